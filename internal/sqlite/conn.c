@@ -1,0 +1,27 @@
+#include "conn.h"
+
+#define COPY_BINDING ((sqlite3_destructor_type)-1) /* SQLITE_TRANSIENT */
+
+// An empty slice has no address in Go, and SQLite reads a NULL pointer as NULL.
+static const char empty[1] = "";
+
+int rq_db_config(sqlite3 *db, int op, int value) {
+  int got = -1;
+  int rc = sqlite3_db_config(db, op, value, &got);
+  if (rc == SQLITE_OK && got != value) return SQLITE_ERROR;
+  return rc;
+}
+
+int rq_bind_text(sqlite3_stmt *stmt, int i, const void *p, uint64_t n) {
+  return sqlite3_bind_text64(stmt, i, n ? p : empty, n, COPY_BINDING, SQLITE_UTF8);
+}
+
+int rq_bind_blob(sqlite3_stmt *stmt, int i, const void *p, uint64_t n) {
+  return sqlite3_bind_blob64(stmt, i, n ? p : empty, n, COPY_BINDING);
+}
+
+rq_marks rq_checkpoint(sqlite3 *db, int mode) {
+  rq_marks m = {0, -1, -1};
+  m.rc = sqlite3_wal_checkpoint_v2(db, "main", mode, &m.frames, &m.backfilled);
+  return m;
+}

@@ -1,0 +1,21 @@
+#ifndef REPLICATOR_CONN_H
+#define REPLICATOR_CONN_H
+
+#include "sqlite.h"
+
+// rq_db_config sets a boolean option and fails when it did not take.
+int rq_db_config(sqlite3 *db, int op, int value);
+
+// These copy: the statement may outlive the Go memory behind p.
+int rq_bind_text(sqlite3_stmt *stmt, int i, const void *p, uint64_t n);
+int rq_bind_blob(sqlite3_stmt *stmt, int i, const void *p, uint64_t n);
+
+typedef struct {
+  int rc;
+  int frames;     // mxFrame of the wal-index, -1 unknown
+  int backfilled; // nBackfill, -1 unknown
+} rq_marks;
+
+rq_marks rq_checkpoint(sqlite3 *db, int mode);
+
+#endif

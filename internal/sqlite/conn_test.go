@@ -1,0 +1,233 @@
+package sqlite
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// openTest opens a new WAL database in a temporary directory.
+func openTest(t testing.TB, o Options) (*Conn, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "app.db")
+	o.Create = true
+	c := reopen(t, path, o)
+	mustExec(t, c, "PRAGMA journal_mode=WAL")
+	return c, path
+}
+
+func reopen(t testing.TB, path string, o Options) *Conn {
+	t.Helper()
+	c, err := Open(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func mustExec(t testing.TB, c *Conn, sql string, args ...any) {
+	t.Helper()
+	if err := c.Exec(sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func mustInt(t testing.TB, c *Conn, sql string, args ...any) int64 {
+	t.Helper()
+	n, err := c.QueryInt(sql, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return n
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOpenPaths(t *testing.T) {
+	for _, name := range []string{"a b.db", "what?.db", "100%25.db", "a#b.db", "naïve.db", "file:x.db", ":memory:", "a&mode=ro", "\xff.db"} {
+		path := filepath.Join(t.TempDir(), name)
+		c := reopen(t, path, Options{Create: true})
+		mustExec(t, c, "CREATE TABLE t(a)")
+		if _, err := os.Stat(path); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	garbage := filepath.Join(dir, "garbage")
+	must(t, os.WriteFile(garbage, bytes.Repeat([]byte("not a database "), 1000), 0o600))
+	tests := []struct {
+		name, path string
+		o          Options
+		is         func(error) bool
+	}{
+		{"missing", filepath.Join(dir, "none.db"), Options{}, IsCantOpen},
+		{"empty path", "", Options{Create: true}, func(err error) bool { return err != nil }},
+		{"nul", "a\x00b", Options{Create: true}, func(err error) bool { return err != nil }},
+		{"garbage", garbage, Options{}, IsNotADatabase},
+		{"synchronous off", filepath.Join(dir, "s.db"), Options{Create: true, Synchronous: "OFF"}, func(err error) bool { return err != nil }},
+	}
+	for _, tt := range tests {
+		c, err := Open(tt.path, tt.o)
+		if err == nil {
+			c.Close()
+		}
+		if !tt.is(err) {
+			t.Errorf("%s: error %v", tt.name, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "none.db")); err == nil {
+		t.Error("a missing file was created")
+	}
+}
+
+func TestSettings(t *testing.T) {
+	c, path := openTest(t, Options{CacheBytes: 1 << 20})
+	want := map[string]int64{
+		"PRAGMA wal_autocheckpoint": 0, "PRAGMA foreign_keys": 0, "PRAGMA ignore_check_constraints": 1,
+		"PRAGMA synchronous": 1, "PRAGMA cache_size": -1024, "PRAGMA busy_timeout": 0,
+	}
+	for sql, n := range want {
+		if got := mustInt(t, c, sql); got != n {
+			t.Errorf("%s is %d, want %d", sql, got, n)
+		}
+	}
+	plain := reopen(t, path, Options{Plain: true, Synchronous: "full"})
+	if got := mustInt(t, plain, "PRAGMA wal_autocheckpoint"); got != 1000 {
+		t.Errorf("plain wal_autocheckpoint is %d", got)
+	}
+	if got := mustInt(t, plain, "PRAGMA synchronous"); got != 2 {
+		t.Errorf("plain synchronous is %d", got)
+	}
+}
+
+func TestArgumentsRoundTrip(t *testing.T) {
+	c, _ := openTest(t, Options{})
+	mustExec(t, c, "CREATE TABLE t(i, f, s, b, n, e, z)")
+	bad := "a\x00b\xff"
+	mustExec(t, c, "INSERT INTO t VALUES(?,?,?,?,?,?,?)", int64(math.MinInt64), -0.5, bad, []byte{0, 1}, nil, "", []byte{})
+	err := c.Query("SELECT i,f,s,b,n,e,z,typeof(e),typeof(z) FROM t", nil, func(r Row) error {
+		if r.Len() != 9 || r.Int(0) != math.MinInt64 || r.Float(1) != -0.5 || r.Text(2) != bad ||
+			!bytes.Equal(r.Blob(3), []byte{0, 1}) || !r.Null(4) || r.Null(5) || r.Text(7) != "text" || r.Text(8) != "blob" {
+			t.Error("values changed on the way")
+		}
+		return nil
+	})
+	must(t, err)
+	if err := c.Exec("INSERT INTO t(i) VALUES(?)", 1, 2); err == nil {
+		t.Error("a surplus argument was taken")
+	}
+	if err := c.Exec("INSERT INTO t(i) VALUES(?)", struct{}{}); err == nil {
+		t.Error("an unknown type was taken")
+	}
+	if err := c.Exec("SELECT ?; SELECT 1", 1); err == nil {
+		t.Error("two statements with arguments were taken")
+	}
+	if _, err := c.QueryInt("SELECT i FROM t WHERE 0"); err == nil {
+		t.Error("no row is no error")
+	}
+	stop := errors.New("stop")
+	if err := c.Query("SELECT 1 UNION SELECT 2", nil, func(Row) error { return stop }); err != stop {
+		t.Errorf("callback error came back as %v", err)
+	}
+}
+
+func TestStatementCacheIsBounded(t *testing.T) {
+	c, _ := openTest(t, Options{})
+	for i := range 3 * maxStmts {
+		mustInt(t, c, "SELECT ?+"+string(rune('a'+i%26))+" FROM (SELECT 1 AS "+string(rune('a'+i%26))+")", i)
+	}
+	if len(c.stmts.idle) > maxStmts {
+		t.Errorf("%d idle statements", len(c.stmts.idle))
+	}
+	// The same text may run inside itself.
+	err := c.Query("SELECT 1 UNION SELECT 2", nil, func(Row) error {
+		return c.Query("SELECT 1 UNION SELECT 2", nil, func(Row) error { return nil })
+	})
+	must(t, err)
+}
+
+func TestTransactions(t *testing.T) {
+	c, path := openTest(t, Options{})
+	mustExec(t, c, "CREATE TABLE t(a UNIQUE)")
+	other := reopen(t, path, Options{})
+	v0, err := other.DataVersion()
+	must(t, err)
+	must(t, c.BeginImmediate())
+	mustExec(t, c, "INSERT INTO t VALUES(1)")
+	if !c.InTransaction() {
+		t.Error("no transaction after BEGIN IMMEDIATE")
+	}
+	if err := other.BeginImmediate(); !IsBusy(err) {
+		t.Errorf("second writer: %v", err)
+	}
+	must(t, other.Rollback())
+	must(t, c.Commit())
+	if v1, _ := other.DataVersion(); v1 == v0 {
+		t.Error("a foreign commit left data_version alone")
+	}
+	before, _ := c.DataVersion()
+	mustExec(t, c, "INSERT INTO t VALUES(2)")
+	if after, _ := c.DataVersion(); after != before {
+		t.Error("an own commit changed data_version")
+	}
+	err = c.Exec("INSERT INTO t VALUES(2)")
+	if !IsConstraint(err) || !IsUnique(err) || IsBusy(err) {
+		t.Errorf("duplicate: %v", err)
+	}
+	ro := reopen(t, path, Options{ReadOnly: true})
+	if err := ro.Exec("INSERT INTO t VALUES(3)"); !IsReadOnly(err) {
+		t.Errorf("write on a read-only connection: %v", err)
+	}
+	must(t, c.Close())
+	if err := c.Exec("SELECT 1"); !errors.Is(err, ErrClosed) {
+		t.Errorf("after close: %v", err)
+	}
+	if _, err := c.Checkpoint(Noop); !errors.Is(err, ErrClosed) {
+		t.Errorf("checkpoint after close: %v", err)
+	}
+	c.Interrupt()
+}
+
+func TestTriggersOff(t *testing.T) {
+	c, _ := openTest(t, Options{})
+	mustExec(t, c, "CREATE TABLE t(a CHECK(a>0)); CREATE TABLE log(a); CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO log VALUES(new.a); END")
+	mustExec(t, c, "INSERT INTO t VALUES(-1)")
+	if n := mustInt(t, c, "SELECT count(*) FROM log"); n != 0 {
+		t.Errorf("the trigger fired %d times", n)
+	}
+	must(t, c.SetTriggers(true))
+	mustExec(t, c, "INSERT INTO t VALUES(-1)")
+	if n := mustInt(t, c, "SELECT count(*) FROM log"); n != 1 {
+		t.Errorf("switched on, the trigger fired %d times", n)
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	c, _ := openTest(t, Options{})
+	// Interrupted from inside a row, the endless query must end.
+	err := c.Query("WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n) SELECT i FROM n", nil, func(Row) error {
+		c.Interrupt()
+		return nil
+	})
+	if !IsInterrupted(err) {
+		t.Errorf("interrupted query: %v", err)
+	}
+}
+
+func TestCheckBuild(t *testing.T) { must(t, CheckBuild()) }

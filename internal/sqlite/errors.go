@@ -1,0 +1,109 @@
+package sqlite
+
+// #include "conn.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrClosed is returned by every method of a closed connection.
+var ErrClosed = errors.New("sqlite: connection is closed")
+
+// Primary result codes that callers branch on (https://www.sqlite.org/rescode.html).
+const (
+	codeBusy       = 5
+	codeLocked     = 6
+	codeReadOnly   = 8
+	codeInterrupt  = 9
+	codeCorrupt    = 11
+	codeFull       = 13
+	codeCantOpen   = 14
+	codeConstraint = 19
+	codeNotADB     = 26
+
+	codeConstraintPrimaryKey = codeConstraint | 6<<8
+	codeConstraintUnique     = codeConstraint | 8<<8
+	codeConstraintRowid      = codeConstraint | 10<<8
+)
+
+// An Error is a result code of SQLite with the connection's message. It never
+// holds SQL arguments or row values.
+type Error struct {
+	Op       string // what this package was doing: "open", "exec", "apply"
+	Code     int    // primary result code
+	Extended int    // extended result code
+	Message  string // SQLite's own words
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("sqlite: %s: %s (code %d)", e.Op, e.Message, e.Extended)
+}
+
+// IsBusy reports whether another connection held a lock for longer than
+// Options.BusyTimeout (SQLITE_BUSY), or this connection's own transaction or
+// shared cache stood in the way (SQLITE_LOCKED).
+func IsBusy(err error) bool { return hasCode(err, codeBusy, codeLocked) }
+
+// IsNotADatabase reports whether the file is not a SQLite database.
+func IsNotADatabase(err error) bool { return hasCode(err, codeNotADB) }
+
+// IsCorrupt reports whether SQLite found the file malformed.
+func IsCorrupt(err error) bool { return hasCode(err, codeCorrupt) }
+
+// IsCantOpen reports whether the file is missing or may not be opened.
+func IsCantOpen(err error) bool { return hasCode(err, codeCantOpen) }
+
+// IsFull reports whether the disk, or the database's own page limit, is full.
+func IsFull(err error) bool { return hasCode(err, codeFull) }
+
+// IsReadOnly reports whether the connection, file or file system forbids writing.
+func IsReadOnly(err error) bool { return hasCode(err, codeReadOnly) }
+
+// IsInterrupted reports whether Conn.Interrupt or a context ended the call.
+func IsInterrupted(err error) bool { return hasCode(err, codeInterrupt) }
+
+// IsConstraint reports whether any constraint stopped a write.
+func IsConstraint(err error) bool { return hasCode(err, codeConstraint) }
+
+// IsUnique reports whether a UNIQUE or PRIMARY KEY constraint or a rowid that
+// is already taken stopped a write.
+func IsUnique(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Extended {
+	case codeConstraintPrimaryKey, codeConstraintUnique, codeConstraintRowid:
+		return true
+	}
+	return false
+}
+
+func hasCode(err error, codes ...int) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	for _, c := range codes {
+		if e.Code == c {
+			return true
+		}
+	}
+	return false
+}
+
+// fail turns a result code of c's last call into an error.
+func (c *Conn) fail(op string, rc C.int) error {
+	if rc == C.SQLITE_OK {
+		return nil
+	}
+	e := &Error{Op: op, Code: int(rc) & 0xff, Extended: int(rc), Message: C.GoString(C.sqlite3_errstr(rc))}
+	// The connection's message belongs to rc only while its own code says so.
+	if c.db != nil && int(C.sqlite3_errcode(c.db))&0xff == e.Code {
+		e.Extended = int(C.sqlite3_extended_errcode(c.db))
+		e.Message = C.GoString(C.sqlite3_errmsg(c.db))
+	}
+	return e
+}
