@@ -1,0 +1,131 @@
+package cdc
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// maxOp bounds one operation, in bytes: two images of SQLite's largest row
+// (10^9 bytes, its default limit) and their framing.
+const maxOp = 2_100_000_000
+
+// errShort means that the bytes at hand end before the operation's length.
+var errShort = errors.New("short")
+
+// A Decoder gives back the operations of a sequence of records. It must see
+// every record from a boundary on, in order; it checks neither LSN nor chain,
+// that is [Verifier]'s part. Not safe for concurrent use.
+type Decoder struct {
+	tables  []*Table
+	pending []byte // an operation, with its length, that the next record continues
+	inside  bool   // between the first operation of a transaction and its end
+}
+
+// Reset forgets an unfinished transaction.
+func (d *Decoder) Reset() { *d = Decoder{} }
+
+// Inside reports whether a transaction is unfinished.
+func (d *Decoder) Inside() bool { return d.inside }
+
+// Decode calls visit with every operation that ends in rec, OpEnd included.
+// An epoch or break record resets the decoder and has no operations: the
+// caller rolls back what it holds of an unfinished transaction.
+func (d *Decoder) Decode(rec Record, visit func(*Change) error) error {
+	if rec.Kind == EpochStart || rec.Kind == Break {
+		d.Reset()
+		return nil
+	}
+	if rec.Continued != (len(d.pending) > 0) {
+		return fmt.Errorf("%w: record %d continues an operation: %t, one is open: %t", ErrCorrupt, rec.LSN, rec.Continued, len(d.pending) > 0)
+	}
+	body, err := d.finish(rec.Body, visit)
+	if err != nil {
+		return fmt.Errorf("record %d: %w", rec.LSN, err)
+	}
+	for len(body) > 0 {
+		op, rest, err := splitOp(body)
+		if errors.Is(err, errShort) {
+			d.pending, body = append(d.pending, body...), nil
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("record %d: %w", rec.LSN, err)
+		}
+		if err := d.visit(op, visit); err != nil {
+			return fmt.Errorf("record %d: %w", rec.LSN, err)
+		}
+		body = rest
+	}
+	if rec.Kind == Commit && (d.inside || len(d.pending) > 0) {
+		return fmt.Errorf("%w: record %d commits an unfinished transaction", ErrCorrupt, rec.LSN)
+	}
+	return nil
+}
+
+// finish completes the pending operation from the front of body.
+func (d *Decoder) finish(body []byte, visit func(*Change) error) ([]byte, error) {
+	if len(d.pending) == 0 {
+		return body, nil
+	}
+	n, used := binary.Uvarint(d.pending)
+	if used <= 0 || n > maxOp { // the encoder never cuts inside a length
+		return nil, fmt.Errorf("%w: length of a continued operation", ErrCorrupt)
+	}
+	missing := used + int(n) - len(d.pending)
+	if missing > len(body) {
+		d.pending = append(d.pending, body...)
+		return nil, nil
+	}
+	d.pending = append(d.pending, body[:missing]...)
+	err := d.visit(d.pending[used:], visit)
+	d.pending = nil
+	return body[missing:], err
+}
+
+func (d *Decoder) visit(op []byte, visit func(*Change) error) error {
+	var c Change
+	if err := parseOp(op, d.tables, &c); err != nil {
+		return err
+	}
+	switch c.Op {
+	case OpTable:
+		if len(d.tables) >= MaxTables {
+			return fmt.Errorf("%w: a transaction declares more than %d tables", ErrCorrupt, MaxTables)
+		}
+		d.tables = append(d.tables, c.Table)
+	case OpEnd:
+		d.tables = nil
+	}
+	d.inside = c.Op != OpEnd
+	return visit(&c)
+}
+
+func splitOp(b []byte) (op, rest []byte, err error) {
+	n, used := binary.Uvarint(b)
+	switch {
+	case used == 0:
+		return nil, nil, errShort
+	case used < 0 || n > maxOp || n == 0:
+		return nil, nil, fmt.Errorf("%w: length of an operation", ErrCorrupt)
+	case n > uint64(len(b)-used):
+		return nil, nil, errShort
+	}
+	return b[used : used+int(n)], b[used+int(n):], nil
+}
+
+// SplitOps calls visit with each encoded operation in b, a run of whole
+// operations with their lengths, as AppendFramed writes them.
+func SplitOps(b []byte, visit func(op []byte) error) error {
+	for len(b) > 0 {
+		op, rest, err := splitOp(b)
+		if err != nil {
+			return fmt.Errorf("%w: run of operations", ErrCorrupt)
+		}
+		if err := visit(op); err != nil {
+			return err
+		}
+		b = rest
+	}
+	return nil
+}
