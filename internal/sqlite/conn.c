@@ -25,3 +25,7 @@ rq_marks rq_checkpoint(sqlite3 *db, int mode) {
   m.rc = sqlite3_wal_checkpoint_v2(db, "main", mode, &m.frames, &m.backfilled);
   return m;
 }
+
+int rq_collation(sqlite3 *db, const char *table, const char *column, const char **name) {
+  return sqlite3_table_column_metadata(db, "main", table, column, 0, name, 0, 0, 0);
+}

@@ -18,4 +18,8 @@ typedef struct {
 
 rq_marks rq_checkpoint(sqlite3 *db, int mode);
 
+// rq_collation points name at the collation of a column of the main database,
+// valid until the schema changes.
+int rq_collation(sqlite3 *db, const char *table, const char *column, const char **name);
+
 #endif

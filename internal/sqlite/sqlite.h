@@ -48,6 +48,8 @@ int64_t sqlite3_changes64(sqlite3 *);
 int64_t sqlite3_total_changes64(sqlite3 *);
 int sqlite3_wal_checkpoint_v2(sqlite3 *, const char *, int, int *, int *);
 int sqlite3_wal_autocheckpoint(sqlite3 *, int);
+int sqlite3_table_column_metadata(sqlite3 *, const char *, const char *, const char *,
+                                  char const **, char const **, int *, int *, int *);
 int sqlite3_compileoption_used(const char *);
 const char *sqlite3_libversion(void);
 

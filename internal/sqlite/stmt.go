@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"unsafe"
 )
 
@@ -65,7 +66,7 @@ func (c *Conn) run(sql string) error { return c.Query(sql, nil, nil) }
 
 // Query runs the single statement sql and calls row, unless it is nil, for each
 // row. An error of row ends the query and is returned as it is.
-func (c *Conn) Query(sql string, args []any, row func(Row) error) (err error) {
+func (c *Conn) Query(sql string, args []any, row func(Row) error) error {
 	stmt, err := c.prepare(sql)
 	if err != nil {
 		return err
@@ -74,6 +75,24 @@ func (c *Conn) Query(sql string, args []any, row func(Row) error) (err error) {
 	if err := c.bind(stmt, args); err != nil {
 		return err
 	}
+	return c.steps(stmt, row)
+}
+
+// once is Query for a text that will not come again, such as one with a name in
+// it: it leaves the statements that Query keeps alone.
+func (c *Conn) once(sql string, row func(Row) error) error {
+	if c.db == nil {
+		return ErrClosed
+	}
+	stmt, err := c.compile(sql)
+	if err != nil {
+		return err
+	}
+	defer C.sqlite3_finalize(stmt)
+	return c.steps(stmt, row)
+}
+
+func (c *Conn) steps(stmt *C.sqlite3_stmt, row func(Row) error) error {
 	for {
 		switch rc := C.sqlite3_step(stmt); rc {
 		case C.SQLITE_ROW:
@@ -239,4 +258,16 @@ func (s *stmtCache) clear() {
 		C.sqlite3_finalize(stmt)
 	}
 	s.idle = nil
+}
+
+// collation is the name of a column's collation in upper case.
+func (c *Conn) collation(table, column string) (string, error) {
+	t, col := C.CString(table), C.CString(column)
+	defer C.free(unsafe.Pointer(t))
+	defer C.free(unsafe.Pointer(col))
+	var name *C.char
+	if rc := C.rq_collation(c.db, t, col, &name); rc != C.SQLITE_OK {
+		return "", c.fail("collation", rc)
+	}
+	return strings.ToUpper(C.GoString(name)), nil
 }
