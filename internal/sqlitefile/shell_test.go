@@ -182,7 +182,7 @@ CREATE TABLE keyed(k TEXT, n INT, v, PRIMARY KEY(k, n)) WITHOUT ROWID;
 INSERT INTO keyed SELECT 'key'||(i%17)||substr(hex(zeroblob(i*13%900)),1,i*13%900), i, zeroblob(i*37%3000) FROM seq;
 CREATE TABLE empty(x);
 CREATE TABLE big(x);
-INSERT INTO big VALUES(zeroblob(3000000)), ('after');
+INSERT INTO big VALUES(zeroblob(300000)), ('after');
 CREATE VIEW vw AS SELECT 'é' AS e FROM plain;
 CREATE TRIGGER trg AFTER INSERT ON empty BEGIN SELECT 1; END;
 CREATE TABLE "ta""bé"(x UNIQUE);
