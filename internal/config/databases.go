@@ -66,20 +66,20 @@ func (r *report) checkPath(key, path string, taken map[string]string, folders []
 		r.bad(key, quote(path), "a file, not a folder")
 		return
 	}
-	path = filepath.Clean(path)
-	if first, ok := taken[path]; ok {
+	clean := filepath.Clean(path)
+	if first, ok := taken[clean]; ok {
 		r.bad(key, quote(path), "a file other than that of "+first)
 		return
 	}
-	taken[path] = key
+	taken[clean] = key
 	for _, suffix := range sidecars {
-		if _, ok := strings.CutSuffix(path, suffix); ok {
+		if strings.HasSuffix(clean, suffix) {
 			r.bad(key, quote(path), "the database, not the "+suffix+" file that SQLite keeps beside it")
 			return
 		}
 	}
 	for _, folder := range folders {
-		if contains(path, filepath.Clean(folder)) {
+		if contains(clean, filepath.Clean(folder)) {
 			r.bad(key, quote(path), "a path that is neither "+quote(folder)+" nor above it: that is a folder of this node")
 			return
 		}

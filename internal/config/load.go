@@ -1,11 +1,9 @@
 package config
 
 import (
-	"bytes"
 	"encoding"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"reflect"
 	"strconv"
@@ -18,6 +16,9 @@ import (
 
 // maxFile bounds a configuration file: a thousand databases need 100 KiB.
 const maxFile = 1 << 20
+
+// startFrom ends an error that says that there is nothing to read.
+const startFrom = "`replicator config defaults primary` (or replica) prints one to start from"
 
 // LoadPrimary reads and validates the file at path. env is what os.Environ
 // returns, or nil for the file alone.
@@ -92,7 +93,7 @@ func readConfig(path string) ([]byte, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, mistake{where: path, cause: err,
-			text: "no such file; `replicator config defaults primary` prints one to start from"}
+			text: "no such file; " + startFrom}
 	case err != nil:
 		return nil, mistake{where: path, cause: err, text: fmt.Sprintf("cannot read the file: %v", bare(err))}
 	}
@@ -133,61 +134,6 @@ func (r *report) readNode(root *yaml.Node, env []string, c target) {
 	}
 	r.readSecrets(c.secrets())
 	c.check(r)
-}
-
-// parseYAML returns the one mapping that the text must be.
-func parseYAML(name string, text []byte) (*yaml.Node, error) {
-	fail := func(line int, format string, args ...any) error {
-		where := name
-		if line > 0 {
-			where += ":" + strconv.Itoa(line)
-		}
-		return mistake{where: where, text: fmt.Sprintf(format, args...)}
-	}
-	var doc, second yaml.Node
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	err := decoder.Decode(&doc)
-	if errors.Is(err, io.EOF) {
-		return nil, fail(0, "the file is empty; `replicator config defaults primary` prints one to start from")
-	}
-	if err != nil {
-		line, problem := explainYAML(err, text)
-		return nil, fail(line, "%s", problem)
-	}
-	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, fail(0, "holds a second document after ---, want one")
-	}
-	root := doc.Content[0]
-	if root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
-		return nil, fail(0, "the file is empty; `replicator config defaults primary` prints one to start from")
-	}
-	if root.Kind != yaml.MappingNode {
-		return nil, fail(root.Line, "the file is %s, want lines such as node: primary-1", kindOf(root))
-	}
-	return root, nil
-}
-
-// explainYAML turns a parser's error into a line and what to do there.
-func explainYAML(err error, text []byte) (line int, problem string) {
-	for i, l := range strings.Split(string(text), "\n") {
-		indent := l[:len(l)-len(strings.TrimLeft(l, " \t"))]
-		if strings.Contains(indent, "\t") {
-			return i + 1, "indented with a tab, want spaces"
-		}
-	}
-	problem = strings.TrimPrefix(err.Error(), "yaml: ")
-	if strings.HasPrefix(problem, "unknown anchor") {
-		// The parser's text has the word after the asterisk: maybe a password.
-		return 0, "not valid YAML: a value begins with *; quote it"
-	}
-	if rest, ok := strings.CutPrefix(problem, "line "); ok {
-		if number, after, ok := strings.Cut(rest, ": "); ok {
-			if n, err := strconv.Atoi(number); err == nil {
-				line, problem = n, after
-			}
-		}
-	}
-	return line, "not valid YAML: " + problem
 }
 
 // section checks a mapping against a struct type. It returns the values that are
@@ -300,23 +246,4 @@ func parseScalar(text string, t reflect.Type) (any, error) {
 		return text, nil
 	}
 	return nil, fmt.Errorf("fields of type %v cannot be read", t)
-}
-
-// kindOf names what a node is, without its value: it may be a secret.
-func kindOf(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
-		return "a section"
-	case yaml.SequenceNode:
-		return "a list"
-	case yaml.AliasNode:
-		return "an alias"
-	}
-	switch n.ShortTag() {
-	case "!!int", "!!float":
-		return "a number"
-	case "!!null":
-		return "empty"
-	}
-	return "text"
 }

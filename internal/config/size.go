@@ -24,13 +24,13 @@ var (
 	errDuration = errors.New("want a duration such as 10s, 1m30s or 7d")
 )
 
-// sizeUnits are in the order in which String tries them.
+// sizeUnits go down in size: String takes the first that fits.
 var sizeUnits = []struct {
 	name  string
 	bytes Size
 }{
-	{"TiB", TiB}, {"GiB", GiB}, {"MiB", MiB}, {"KiB", KiB},
-	{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3},
+	{"TiB", TiB}, {"TB", 1e12}, {"GiB", GiB}, {"GB", 1e9},
+	{"MiB", MiB}, {"MB", 1e6}, {"KiB", KiB}, {"KB", 1e3},
 }
 
 // ParseSize reads a whole number with KiB to TiB (powers of 1024), KB to TB
