@@ -26,7 +26,7 @@ type Cell struct {
 // Cell returns the i-th cell, 0 <= i < Cells(), with all of it inside the page,
 // a payload of at most 2^31-1 bytes, and an overflow page number if and only if
 // the payload does not fit.
-func (p Page) Cell(i int) (Cell, error) {
+func (p Page) Cell(i int) (c Cell, err error) {
 	if i < 0 || i >= p.cells {
 		return Cell{}, fmt.Errorf("sqlitefile: page %d: no cell %d on a page of %d cells", p.number, i, p.cells)
 	}
@@ -34,67 +34,65 @@ func (p Page) Cell(i int) (Cell, error) {
 	if err != nil {
 		return Cell{}, err
 	}
-	var c Cell
-	b := p.data[off:]
+	if err := p.decode(&c, p.data[off:], i); err != nil {
+		return Cell{}, err
+	}
+	return c, nil
+}
+
+// decode fills c, which is zero, from b, the page's bytes from cell i on.
+func (p *Page) decode(c *Cell, b []byte, i int) error {
 	if p.kind.Interior() {
 		if len(b) < 4 {
-			return Cell{}, p.truncated(i, off)
+			return p.truncated(i)
 		}
-		c.Child = binary.BigEndian.Uint32(b)
-		if c.Child == 0 {
-			return Cell{}, corruptf("page %d: child %d is page 0", p.number, i)
+		if c.Child = binary.BigEndian.Uint32(b); c.Child == 0 {
+			return corruptf("page %d: child %d is page 0", p.number, i)
 		}
 		b = b[4:]
 	}
 	n := 0
 	if p.kind != InteriorTable {
-		var size uint64
-		if size, n = Varint(b); n == 0 {
-			return Cell{}, p.truncated(i, off)
+		size, m := Varint(b)
+		if m == 0 {
+			return p.truncated(i)
 		}
 		if size > math.MaxInt32 {
-			return Cell{}, corruptf("page %d: cell %d has a payload of %d bytes", p.number, i, size)
+			return corruptf("page %d: cell %d has a payload of %d bytes", p.number, i, size)
 		}
-		c.PayloadSize = int64(size)
+		c.PayloadSize, n = int64(size), m
 	}
 	if p.kind.Table() {
 		rowid, m := Varint(b[n:])
 		if m == 0 {
-			return Cell{}, p.truncated(i, off)
+			return p.truncated(i)
 		}
 		c.Rowid = int64(rowid)
 		n += m
 	}
-	if p.kind == InteriorTable {
-		c.Raw = b[:n:n]
-		return c, nil
-	}
-	return p.withPayload(c, b, n, i)
-}
-
-// withPayload completes c, whose payload starts at byte n of b.
-func (p Page) withPayload(c Cell, b []byte, n, i int) (Cell, error) {
-	local := localSize(p.kind, len(p.data), int(c.PayloadSize))
-	end := n + local
-	overflows := local < int(c.PayloadSize)
-	if overflows {
-		end += 4
-	}
-	if end > len(b) {
-		return Cell{}, p.truncated(i, len(p.data)-len(b))
-	}
-	c.Local = b[n : n+local : n+local]
-	c.Raw = b[:end:end]
-	if overflows {
-		if c.Overflow = binary.BigEndian.Uint32(b[n+local:]); c.Overflow < 2 {
-			return Cell{}, corruptf("page %d: cell %d overflows into page %d", p.number, i, c.Overflow)
+	end := n
+	if p.kind != InteriorTable {
+		local := localSize(p.kind, len(p.data), int(c.PayloadSize))
+		if end += local; end > len(b) {
+			return p.truncated(i)
+		}
+		c.Local = b[n:end:end]
+		if local < int(c.PayloadSize) {
+			if len(b) < end+4 {
+				return p.truncated(i)
+			}
+			if c.Overflow = binary.BigEndian.Uint32(b[end:]); c.Overflow < 2 {
+				return corruptf("page %d: cell %d overflows into page %d", p.number, i, c.Overflow)
+			}
+			end += 4
 		}
 	}
-	return c, nil
+	c.Raw = b[:end:end]
+	return nil
 }
 
-func (p Page) truncated(i, off int) error {
-	return corruptf("page %d: cell %d at byte %d ends outside the page", p.number, i, off)
+func (p *Page) truncated(i int) error {
+	return corruptf("page %d: cell %d ends outside the page", p.number, i)
 }
 
 // localSize returns how many of a payload's bytes are on the b-tree page itself.

@@ -5,7 +5,7 @@ package sqlitefile
 // bits. It returns the value and its length in bytes; n == 0 means that b ends
 // before the integer does.
 func Varint(b []byte) (v uint64, n int) {
-	if len(b) > 0 && b[0] < 0x80 { // small enough to be inlined: most varints are one byte
+	if len(b) > 0 && b[0] < 0x80 { // most are one byte
 		return uint64(b[0]), 1
 	}
 	return longVarint(b)
