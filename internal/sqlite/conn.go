@@ -41,6 +41,7 @@ type Conn struct {
 	mu      sync.Mutex // guards db against Interrupt during Close
 	stmts   stmtCache
 	targets map[*Target]struct{} // live targets, closed with the connection
+	batch   *batch               // made by the first Apply
 }
 
 // memory is the name of a private in-memory database.
@@ -175,6 +176,10 @@ func (c *Conn) Close() error {
 	}
 	c.ResetTargets()
 	c.stmts.clear()
+	if c.batch != nil {
+		c.batch.free()
+		c.batch = nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	rc := C.sqlite3_close_v2(c.db)

@@ -1,0 +1,247 @@
+#include "apply.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define IN_PLACE ((sqlite3_destructor_type)0) /* SQLITE_STATIC */
+
+rq_target *rq_target_new(int encoding, int fields, int key) {
+  rq_target *t = calloc(1, sizeof *t);
+  if (!t) return 0;
+  t->encoding = encoding;
+  t->fields = fields;
+  t->key = key;
+  t->words = fields / 64 + 1;
+  t->bindable = calloc(t->words, sizeof *t->bindable);
+  t->bits = calloc(t->words, sizeof *t->bits);
+  t->old = calloc(fields + 1, sizeof *t->old);
+  t->new = calloc(fields + 1, sizeof *t->new);
+  if (!t->bindable || !t->bits || !t->old || !t->new) {
+    rq_target_free(t);
+    return 0;
+  }
+  return t;
+}
+
+void rq_target_free(rq_target *t) {
+  for (int i = 0; i < t->slots; i++) {
+    sqlite3_finalize(t->slot[i].stmt);
+    free(t->slot[i].bits);
+  }
+  free(t->bindable);
+  free(t->bits);
+  free(t->old);
+  free(t->new);
+  free(t);
+}
+
+void rq_target_bind(rq_target *t, int field) { t->bindable[field / 64] |= (uint64_t)1 << field % 64; }
+
+static size_t set_bytes(const rq_target *t) { return (size_t)t->words * sizeof(uint64_t); }
+
+int rq_target_add(rq_target *t, sqlite3_stmt *stmt) {
+  int want = t->kind == RQ_INSERT ? t->key == 0 : t->key ? t->key : 1;
+  for (int i = 0; i < t->words; i++) want += __builtin_popcountll(t->bits[i]);
+  if (sqlite3_bind_parameter_count(stmt) != want) return 0;
+  rq_slot *s = &t->slot[0];
+  if (t->slots < RQ_SLOTS) {
+    uint64_t *bits = malloc(set_bytes(t));
+    if (!bits) return 0;
+    s = &t->slot[t->slots++];
+    s->bits = bits;
+  } else {
+    for (int i = 1; i < t->slots; i++)
+      if (t->slot[i].used < s->used) s = &t->slot[i];
+    sqlite3_finalize(s->stmt);
+  }
+  memcpy(s->bits, t->bits, set_bytes(t));
+  s->kind = t->kind;
+  s->stmt = stmt;
+  s->used = ++t->clock;
+  return 1;
+}
+
+// find returns the statement for t->bits, or leaves the shape in t for RQ_NEED.
+static sqlite3_stmt *find(rq_target *t, int kind) {
+  for (int i = 0; i < t->slots; i++) {
+    rq_slot *s = &t->slot[i];
+    if (s->kind == kind && memcmp(s->bits, t->bits, set_bytes(t)) == 0) {
+      s->used = ++t->clock;
+      return s->stmt;
+    }
+  }
+  t->kind = kind;
+  return 0;
+}
+
+// bind_text keeps SQLite from taking the first character of a UTF-16 text that
+// happens to be U+FEFF for a byte order mark and dropping it: it drops one, so it
+// gets one more.
+static int bind_text(sqlite3_stmt *stmt, int i, const rq_field *f, int encoding) {
+  if (encoding != SQLITE_UTF8 && f->n >= 2 && (f->p[0] ^ f->p[1]) == 1 && (f->p[0] & f->p[1]) == 0xfe) {
+    unsigned char *copy = malloc(f->n + 2);
+    if (!copy) return SQLITE_NOMEM;
+    copy[0] = encoding == SQLITE_UTF16BE ? 0xfe : 0xff;
+    copy[1] = copy[0] ^ 1;
+    memcpy(copy + 2, f->p, f->n);
+    return sqlite3_bind_text64(stmt, i, (const char *)copy, f->n + 2, free, encoding);
+  }
+  return sqlite3_bind_text64(stmt, i, (const char *)f->p, f->n, IN_PLACE, encoding);
+}
+
+static int bind_field(sqlite3_stmt *stmt, int i, const rq_field *f, int encoding) {
+  switch (f->type) {
+  case 0:
+    return sqlite3_bind_null(stmt, i);
+  case 7:
+    return sqlite3_bind_double(stmt, i, rq_float(f));
+  case 1: case 2: case 3: case 4: case 5: case 6: case 8: case 9:
+    return sqlite3_bind_int64(stmt, i, rq_integer(f));
+  }
+  if (f->type & 1) return bind_text(stmt, i, f, encoding);
+  return sqlite3_bind_blob64(stmt, i, f->p, f->n, IN_PLACE);
+}
+
+// bind_set binds the fields in t->bits as parameters from i on.
+static int bind_set(rq_target *t, sqlite3_stmt *stmt, int *i) {
+  for (int w = 0; w < t->words; w++) {
+    for (uint64_t left = t->bits[w]; left; left &= left - 1) {
+      int rc = bind_field(stmt, (*i)++, &t->new[w * 64 + __builtin_ctzll(left)], t->encoding);
+      if (rc != SQLITE_OK) return rc;
+    }
+  }
+  return SQLITE_OK;
+}
+
+static int bind_key(rq_target *t, sqlite3_stmt *stmt, int i, int64_t rowid) {
+  if (t->key == 0) return sqlite3_bind_int64(stmt, i, rowid);
+  for (int k = 0; k < t->key; k++) {
+    int rc = bind_field(stmt, i + k, &t->old[k], t->encoding);
+    if (rc != SQLITE_OK) return rc;
+  }
+  return SQLITE_OK;
+}
+
+// execute runs one bound statement, which must change exactly one row.
+static int execute(sqlite3 *db, sqlite3_stmt *stmt, int *rc) {
+  *rc = sqlite3_step(stmt);
+  sqlite3_reset(stmt);
+  if (*rc != SQLITE_DONE) return RQ_SQL;
+  *rc = SQLITE_OK;
+  return sqlite3_changes64(db) == 1 ? RQ_OK : RQ_DIVERGED;
+}
+
+// present sets t->bits to the first n fields, as far as SQL may set them.
+static void present(rq_target *t, int n) {
+  for (int w = 0; w < t->words; w++) {
+    int left = n - w * 64;
+    uint64_t mask = left >= 64 ? ~(uint64_t)0 : left > 0 ? ((uint64_t)1 << left) - 1 : 0;
+    t->bits[w] = t->bindable[w] & mask;
+  }
+}
+
+// changed sets t->bits to the fields whose bytes differ. A field that only the new
+// record has counts: the old one read as the column's default.
+static void changed(rq_target *t, int nold, int nnew) {
+  present(t, nnew);
+  for (int i = 0; i < nold && i < nnew; i++) {
+    const rq_field *a = &t->old[i], *b = &t->new[i];
+    if (a->type == b->type && memcmp(a->p, b->p, a->n) == 0) t->bits[i / 64] &= ~((uint64_t)1 << i % 64);
+  }
+}
+
+static int run_delete(sqlite3 *db, rq_target *t, sqlite3_stmt *stmt, int64_t rowid, int *rc) {
+  t->dirty = 1;
+  *rc = bind_key(t, stmt, 1, rowid);
+  return *rc == SQLITE_OK ? execute(db, stmt, rc) : RQ_SQL;
+}
+
+static int run_insert(sqlite3 *db, rq_target *t, sqlite3_stmt *stmt, int64_t rowid, int *rc) {
+  int i = 1;
+  t->dirty = 1;
+  *rc = SQLITE_OK;
+  if (t->key == 0) *rc = sqlite3_bind_int64(stmt, i++, rowid);
+  if (*rc == SQLITE_OK) *rc = bind_set(t, stmt, &i);
+  return *rc == SQLITE_OK ? execute(db, stmt, rc) : RQ_SQL;
+}
+
+static int apply_delete(sqlite3 *db, const rq_change *c, int *rc) {
+  rq_target *t = c->target;
+  memset(t->bits, 0, set_bytes(t));
+  sqlite3_stmt *stmt = find(t, RQ_DELETE);
+  return stmt ? run_delete(db, t, stmt, c->rowid, rc) : RQ_NEED;
+}
+
+static int apply_insert(sqlite3 *db, const rq_change *c, int nnew, int *rc) {
+  rq_target *t = c->target;
+  present(t, nnew);
+  sqlite3_stmt *stmt = find(t, RQ_INSERT);
+  return stmt ? run_insert(db, t, stmt, c->rowid, rc) : RQ_NEED;
+}
+
+// replace writes a record that is shorter than the one it replaces: the missing
+// fields mean their defaults, which only an INSERT can leave to SQLite.
+static int replace(sqlite3 *db, const rq_change *c, int nnew, int *rc) {
+  rq_target *t = c->target;
+  memset(t->bits, 0, set_bytes(t));
+  sqlite3_stmt *del = find(t, RQ_DELETE);
+  if (!del) return RQ_NEED;
+  present(t, nnew);
+  sqlite3_stmt *ins = find(t, RQ_INSERT);
+  if (!ins) return RQ_NEED; // before the delete ran: the change starts over
+  int status = run_delete(db, t, del, c->rowid, rc);
+  return status == RQ_OK ? run_insert(db, t, ins, c->rowid, rc) : status;
+}
+
+static int apply_update(sqlite3 *db, const rq_change *c, int nold, int nnew, int *rc) {
+  rq_target *t = c->target;
+  if (nnew < nold) return replace(db, c, nnew, rc);
+  changed(t, nold, nnew);
+  sqlite3_stmt *stmt = find(t, RQ_UPDATE);
+  if (!stmt) return RQ_NEED;
+  int i = 1;
+  t->dirty = 1;
+  *rc = bind_set(t, stmt, &i);
+  if (*rc == SQLITE_OK) *rc = bind_key(t, stmt, i, c->rowid);
+  return *rc == SQLITE_OK ? execute(db, stmt, rc) : RQ_SQL;
+}
+
+static int apply_one(sqlite3 *db, const rq_change *c, int *rc) {
+  rq_target *t = c->target;
+  int nold = 0, nnew = 0;
+  if (c->old && (t->key || c->op == RQ_UPDATE)) {
+    nold = rq_parse((const unsigned char *)c->old, c->nold, t->old, t->fields);
+    if (nold < t->key) return RQ_RECORD;
+  }
+  if (c->new) {
+    nnew = rq_parse((const unsigned char *)c->new, c->nnew, t->new, t->fields);
+    if (nnew < t->key) return RQ_RECORD;
+  }
+  switch (c->op) {
+  case RQ_DELETE:
+    return apply_delete(db, c, rc);
+  case RQ_UPDATE:
+    return apply_update(db, c, nold, nnew, rc);
+  }
+  return apply_insert(db, c, nnew, rc);
+}
+
+// forget drops every binding that points into the batch.
+static void forget(const rq_change *ch, int n) {
+  for (int i = 0; i < n; i++) {
+    rq_target *t = ch[i].target;
+    if (!t->dirty) continue;
+    for (int k = 0; k < t->slots; k++) sqlite3_clear_bindings(t->slot[k].stmt);
+    t->dirty = 0;
+  }
+}
+
+rq_result rq_apply(sqlite3 *db, const rq_change *ch, int n, int from) {
+  rq_result r = {RQ_OK, from, SQLITE_OK};
+  for (; r.done < n; r.done++) {
+    r.status = apply_one(db, &ch[r.done], &r.rc);
+    if (r.status != RQ_OK) break;
+  }
+  forget(ch, n);
+  return r;
+}

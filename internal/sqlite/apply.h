@@ -1,0 +1,72 @@
+#ifndef REPLICATOR_APPLY_H
+#define REPLICATOR_APPLY_H
+
+#include "record.h"
+#include "sqlite.h"
+
+// The statements that a table keeps. A table is written in few shapes; a workload
+// of more different column sets than this prepares again.
+#define RQ_SLOTS 64
+
+enum { RQ_DELETE = 1, RQ_UPDATE = 2, RQ_INSERT = 3 };
+
+enum {
+  RQ_OK = 0,
+  RQ_NEED,     // prepare the statement that the target's kind and bits ask for, then call again
+  RQ_SQL,      // SQLite refused: rc
+  RQ_DIVERGED, // not exactly one row changed
+  RQ_RECORD    // the bytes are no record of this table
+};
+
+// A rq_slot is a prepared statement and the shape it is for.
+typedef struct {
+  int kind;
+  uint64_t used;  // clock of the last use
+  uint64_t *bits; // the fields it sets
+  sqlite3_stmt *stmt;
+} rq_slot;
+
+// A rq_target is a table as the batch loop sees it.
+typedef struct {
+  int encoding;
+  int fields; // stored fields
+  int key;    // leading fields that are the key; 0 = the rowid is
+  int words;  // uint64_t words of a set of fields
+  int dirty;  // some statement has bindings that point into the batch
+  int slots;
+  uint64_t clock;
+  uint64_t *bindable;  // fields that SQL may set
+  rq_field *old, *new; // the change at hand
+  int kind;            // the shape that RQ_NEED asks for
+  uint64_t *bits;
+  rq_slot slot[RQ_SLOTS];
+} rq_target;
+
+// A rq_change is one change. The addresses are integers, so that Go can write
+// those of pinned memory without a write barrier.
+typedef struct {
+  rq_target *target;
+  int64_t rowid;
+  uintptr_t old, new; // 0 = none
+  uint64_t nold, nnew;
+  int op;
+} rq_change;
+
+typedef struct {
+  int status;
+  int done; // changes that were applied; the one at this index stopped the batch
+  int rc;
+} rq_result;
+
+rq_target *rq_target_new(int encoding, int fields, int key);
+void rq_target_free(rq_target *t);
+void rq_target_bind(rq_target *t, int field);
+
+// rq_target_add gives t the statement for the shape it asked for, and owns it. It
+// returns 0 when the statement has another number of parameters than the shape.
+int rq_target_add(rq_target *t, sqlite3_stmt *stmt);
+
+// rq_apply runs ch[from] to ch[n-1]. No binding outlives the call.
+rq_result rq_apply(sqlite3 *db, const rq_change *ch, int n, int from);
+
+#endif
