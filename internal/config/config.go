@@ -8,8 +8,9 @@
 //
 // Reading is strict. An unknown key or variable, a key given twice, a value of
 // the wrong type, out of range or in conflict with another is a mistake, and
-// one read reports all of them, each with its place, its full key, the bad
-// value and what is wanted. Only YAML that cannot be parsed hides the rest.
+// one read reports all of them (the first hundred in full), each with its place,
+// its full key, the bad value and what is wanted. Only YAML that cannot be parsed
+// hides the rest.
 // Anchors, aliases and tags are refused: in practice they are passwords that
 // someone forgot to quote.
 //

@@ -177,6 +177,14 @@ func TestAllMistakesAtOnce(t *testing.T) {
 	}.run(t, RolePrimary)
 }
 
+func TestManyMistakesAreBounded(t *testing.T) {
+	_, err := ParsePrimary("c.yaml", []byte(minimal+strings.Repeat("  - {}\n", 100)), nil) // two mistakes each
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != maxShown+1 || lines[maxShown] != "config: c.yaml: and 100 more mistakes" {
+		t.Errorf("%d lines, the last %q", len(lines), lines[len(lines)-1])
+	}
+}
+
 func TestFileErrors(t *testing.T) {
 	dir := t.TempDir()
 	missing, folder, large := filepath.Join(dir, "missing.yaml"), dir, filepath.Join(dir, "large.yaml")

@@ -44,8 +44,9 @@ func LoadReplica(path string, env []string) (Replica, error) {
 func ParsePrimary(name string, text []byte, env []string) (Primary, error) {
 	p := DefaultPrimary()
 	r := newReport(name)
-	if r.read(text, env, &p); len(r.list) > 0 {
-		return Primary{}, r.err()
+	r.read(text, env, &p)
+	if err := r.err(); err != nil {
+		return Primary{}, err
 	}
 	return p, nil
 }
@@ -54,8 +55,9 @@ func ParsePrimary(name string, text []byte, env []string) (Primary, error) {
 func ParseReplica(name string, text []byte, env []string) (Replica, error) {
 	c := DefaultReplica()
 	r := newReport(name)
-	if r.read(text, env, &c); len(r.list) > 0 {
-		return Replica{}, r.err()
+	r.read(text, env, &c)
+	if err := r.err(); err != nil {
+		return Replica{}, err
 	}
 	return c, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -52,8 +53,17 @@ func newReport(name string) *report {
 	return &report{name: name, origin: map[string]string{}, silent: map[string]bool{}}
 }
 
+// maxShown bounds an error: a wrong file may have a mistake on each of its lines.
+const maxShown = 100
+
 // err joins the mistakes; nil when there are none.
-func (r *report) err() error { return errors.Join(r.list...) }
+func (r *report) err() error {
+	if more := len(r.list) - maxShown; more > 0 {
+		last := mistake{where: r.name, text: fmt.Sprintf("and %d more mistakes", more)}
+		return errors.Join(append(slices.Clone(r.list[:maxShown]), last)...)
+	}
+	return errors.Join(r.list...)
+}
 
 // add reports a mistake at a full key, unless the key or one above it has one.
 func (r *report) add(key, format string, args ...any) { r.addCause(key, nil, format, args...) }
