@@ -70,22 +70,29 @@ func (p *Page) decode(c *Cell, b []byte, i int) error {
 		c.Rowid = int64(rowid)
 		n += m
 	}
-	end := n
-	if p.kind != InteriorTable {
-		local := localSize(p.kind, len(p.data), int(c.PayloadSize))
-		if end += local; end > len(b) {
+	if p.kind == InteriorTable {
+		c.Raw = b[:n:n]
+		return nil
+	}
+	return p.decodePayload(c, b, n, i)
+}
+
+// decodePayload completes c, whose payload starts at byte n of b.
+func (p *Page) decodePayload(c *Cell, b []byte, n, i int) error {
+	local := localSize(p.kind, len(p.data), int(c.PayloadSize))
+	end := n + local
+	if end > len(b) {
+		return p.truncated(i)
+	}
+	c.Local = b[n:end:end]
+	if local < int(c.PayloadSize) {
+		if len(b) < end+4 {
 			return p.truncated(i)
 		}
-		c.Local = b[n:end:end]
-		if local < int(c.PayloadSize) {
-			if len(b) < end+4 {
-				return p.truncated(i)
-			}
-			if c.Overflow = binary.BigEndian.Uint32(b[end:]); c.Overflow < 2 {
-				return corruptf("page %d: cell %d overflows into page %d", p.number, i, c.Overflow)
-			}
-			end += 4
+		if c.Overflow = binary.BigEndian.Uint32(b[end:]); c.Overflow < 2 {
+			return corruptf("page %d: cell %d overflows into page %d", p.number, i, c.Overflow)
 		}
+		end += 4
 	}
 	c.Raw = b[:end:end]
 	return nil

@@ -68,7 +68,7 @@ func TestRecordBytes(t *testing.T) {
 }
 
 func TestRecordDamaged(t *testing.T) {
-	long := append(AppendVarint(nil, maxRecordHeader+1), make([]byte, maxRecordHeader)...)
+	long := append(AppendVarint(nil, maxRecordHeader+1), make([]byte, maxRecordHeader+1-3)...) // all NULL
 	for name, b := range map[string][]byte{
 		"empty":                        {},
 		"header of 0 bytes":            {0},
