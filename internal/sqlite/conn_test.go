@@ -49,7 +49,7 @@ func mustInt(t testing.TB, c *Conn, sql string, args ...any) int64 {
 	return n
 }
 
-func must(t testing.TB, err error) {
+func must(t fataler, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -231,3 +231,9 @@ func TestInterrupt(t *testing.T) {
 }
 
 func TestCheckBuild(t *testing.T) { must(t, CheckBuild()) }
+
+// A fataler is a testing.TB or a *rapid.T.
+type fataler interface {
+	Helper()
+	Fatal(args ...any)
+}
