@@ -14,6 +14,16 @@ type Chain struct {
 // ChainAt continues a chain after a boundary with the given hash.
 func ChainAt(prev Hash) Chain { return Chain{prev: prev} }
 
+// Clone returns an independent copy. An assignment does not: inside a
+// transaction both copies would feed one hasher.
+func (c *Chain) Clone() Chain {
+	if c.h == nil {
+		return *c
+	}
+	h := *c.h
+	return Chain{prev: c.prev, h: &h}
+}
+
 // Prev is the hash at the last boundary added.
 func (c *Chain) Prev() Hash { return c.prev }
 

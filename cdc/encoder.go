@@ -47,7 +47,7 @@ func AppendFramed(dst, op []byte) []byte { return appendBytes(dst, op) }
 func NewEncoder(t Tail, epoch Epoch, term ID, emit func(rec []byte, h Head, b *Boundary) error) *Encoder {
 	base := t.Boundary
 	base.Term, base.Tables = term, nil
-	return &Encoder{emit: emit, epoch: epoch, next: t.Next, base: base, inside: base, chain: t.Chain, position: t.Position}
+	return &Encoder{emit: emit, epoch: epoch, next: t.Next, base: base, inside: base, chain: t.Chain.Clone(), position: t.Position}
 }
 
 // Op adds one operation, encoded by AppendOp, to the transaction in hand. It
@@ -126,10 +126,10 @@ func (e *Encoder) Pending() bool { return e.whole > 0 }
 // completed. Parts of it that were emitted stay; only Epoch or Break may
 // follow them.
 func (e *Encoder) Abandon() {
-	e.body, e.continued = e.body[:e.whole], false
+	e.body = e.body[:e.whole]
 	e.inside = e.ended
 	if e.whole == 0 {
-		e.inside = e.base
+		e.inside, e.continued = e.base, false
 	}
 }
 

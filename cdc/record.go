@@ -203,7 +203,7 @@ func (r *reader) boundary() *Boundary {
 	block := reader{b: r.take(int(r.uint32()), "boundary block"), err: r.err}
 	b := &Boundary{
 		Lineage: block.id(), Term: block.id(), Prev: block.id(),
-		CapturedAt:   time.Unix(0, int64(block.uint64())).UTC(),
+		CapturedAt:   fromNanos(block.uint64()),
 		Transactions: block.uint64(), Bytes: block.uint64(), Changes: block.uint64(),
 	}
 	s := &b.Source
@@ -231,7 +231,7 @@ func appendBoundary(dst []byte, b *Boundary) []byte {
 	dst = append(dst, b.Lineage[:]...)
 	dst = append(dst, b.Term[:]...)
 	dst = append(dst, b.Prev[:]...)
-	dst = le.AppendUint64(dst, uint64(b.CapturedAt.UnixNano()))
+	dst = le.AppendUint64(dst, nanos(b.CapturedAt))
 	dst = le.AppendUint64(dst, b.Transactions)
 	dst = le.AppendUint64(dst, b.Bytes)
 	dst = le.AppendUint64(dst, b.Changes)
@@ -254,6 +254,22 @@ func appendBoundary(dst []byte, b *Boundary) []byte {
 	}
 	le.PutUint32(dst[start:], uint32(len(dst)-start-4))
 	return dst
+}
+
+// nanos is t in nanoseconds since 1970, or 0 for the zero time, which has no
+// such number.
+func nanos(t time.Time) uint64 {
+	if t.IsZero() {
+		return 0
+	}
+	return uint64(t.UnixNano())
+}
+
+func fromNanos(n uint64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(n)).UTC()
 }
 
 // appendRecord appends the encoding of a record to dst. boundary is nil for a

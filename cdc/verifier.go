@@ -36,8 +36,8 @@ func (v *Verifier) Position() Position { return v.at }
 // Next is the LSN that the next record must have.
 func (v *Verifier) Next() LSN { return v.next }
 
-// Chain is the chain after the last record verified.
-func (v *Verifier) Chain() Chain { return v.chain }
+// Chain is a copy of the chain after the last record verified.
+func (v *Verifier) Chain() Chain { return v.chain.Clone() }
 
 // Verify decodes b and checks that it follows. On an error nothing changes. A
 // break record gives ErrBreak unless it is the first record of all or

@@ -1,0 +1,104 @@
+// Package durable is how replicator writes files that must survive a power
+// failure, and the seam at which tests make the disk fail.
+//
+// [FS] names the few operations that the change log and the state files need;
+// [OS] is the real thing and [Mem] one in memory, which can show what a power
+// failure at any moment would leave and fail any call. [WriteFile] replaces a
+// file whole or not at all. [Lock] keeps a second process out of a directory.
+//
+// The package knows nothing of what is in the files, keeps no state and starts
+// no goroutine.
+package durable
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// A File is an open file. Reads and writes name their offset, so that a failed
+// write leaves no doubt about where the next one goes. ReadAt and Sync may be
+// called concurrently with everything but Close.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	// Sync returns when the content and the size are on stable storage. After
+	// an error none of what was written since the last success may be there,
+	// and a further Sync proves nothing about it: it must be written again.
+	Sync() error
+	Truncate(size int64) error
+	Size() (int64, error)
+}
+
+// An FS creates, renames and removes files. Changes of a directory are durable
+// after SyncDir. Errors wrap those of package os (os.ErrNotExist and so on).
+// Safe for concurrent use.
+type FS interface {
+	// Open opens a file with the flags of [os.OpenFile].
+	Open(name string, flag int) (File, error)
+	Rename(from, to string) error
+	Remove(name string) error
+	// ReadDir lists the names in a directory, sorted.
+	ReadDir(dir string) ([]string, error)
+	// MkdirAll creates a directory and its parents, durably.
+	MkdirAll(dir string) error
+	// SyncDir makes the entries of a directory durable.
+	SyncDir(dir string) error
+}
+
+// WriteFile replaces the file name by one with the given content: after a
+// power failure there is the old file or the new one, and after WriteFile
+// returned nil the new one. A failed call may leave name + ".tmp" behind, which
+// the next call overwrites.
+func WriteFile(fs FS, name string, content []byte) error {
+	tmp := name + ".tmp"
+	if err := writeSynced(fs, tmp, content); err != nil {
+		return fmt.Errorf("durable: write %s: %w", name, err)
+	}
+	if err := fs.Rename(tmp, name); err != nil {
+		return fmt.Errorf("durable: write %s: %w", name, err)
+	}
+	if err := fs.SyncDir(filepath.Dir(name)); err != nil {
+		return fmt.Errorf("durable: write %s: %w", name, err)
+	}
+	return nil
+}
+
+func writeSynced(fs FS, name string, content []byte) (err error) {
+	f, err := fs.Open(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	if _, err := f.WriteAt(content, 0); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// ReadFile reads a whole file of at most limit bytes; a longer one is an error.
+func ReadFile(fs FS, name string, limit int64) ([]byte, error) {
+	f, err := fs.Open(name, os.O_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("durable: read %s: %w", name, err)
+	}
+	defer f.Close() // nothing was written
+	size, err := f.Size()
+	if err != nil {
+		return nil, fmt.Errorf("durable: read %s: %w", name, err)
+	}
+	if size > limit {
+		return nil, fmt.Errorf("durable: read %s: it has %d bytes, at most %d are expected", name, size, limit)
+	}
+	b := make([]byte, size)
+	if _, err := io.ReadFull(io.NewSectionReader(f, 0, size), b); err != nil {
+		return nil, fmt.Errorf("durable: read %s: %w", name, err)
+	}
+	return b, nil
+}
