@@ -1,0 +1,276 @@
+package stream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	opTimeout    = 5 * time.Second // of one request
+	dialTimeout  = 3 * time.Second // for each server of the URL
+	drainTimeout = 3 * time.Second // of Close
+)
+
+// Options says how to reach NATS. Either URL or Server is set.
+type Options struct {
+	URL    string  // one or more servers, separated by commas
+	Server *Server // the embedded server of this process; its own credentials are used
+	Name   string  // shown in the server's connection list
+
+	Credentials Credentials
+	TLS         TLS
+	Logger      *slog.Logger // required
+}
+
+// Credentials authenticate to NATS. At most one kind is set.
+type Credentials struct {
+	CredsFile      string // .creds file: JWT and seed
+	NKeyFile       string // seed of an nkey
+	User, Password string
+	Token          string
+}
+
+// A Conn is a connection that reconnects for ever. It may be used concurrently.
+type Conn struct {
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	log *slog.Logger
+
+	mu      sync.Mutex
+	changed chan struct{}      // closed and replaced at each change of state
+	link    context.Context    // ends when the connection breaks; replaced then
+	cut     context.CancelFunc // of link
+	lastErr error              // why the connection is down; nil while it is up
+	closed  chan struct{}      // closed when the connection is closed for good
+}
+
+// Connect connects. An unreachable server is no error: the connection keeps
+// trying. Refused credentials (ErrAuth), an untrusted certificate (ErrTLS) and
+// unreadable files are. ctx bounds only the wait for an embedded server to be
+// ready.
+func Connect(ctx context.Context, o Options) (*Conn, error) {
+	if o.Logger == nil || (o.URL == "") == (o.Server == nil) {
+		return nil, errors.New("stream: connect: a logger and either a URL or a server are required")
+	}
+	c := &Conn{log: o.Logger, changed: make(chan struct{}), closed: make(chan struct{})}
+	c.link, c.cut = context.WithCancel(context.Background())
+	opts, err := c.options(o)
+	if err != nil {
+		return nil, err
+	}
+	if o.Server != nil {
+		if err := o.Server.WaitReady(ctx); err != nil {
+			return nil, err
+		}
+		opts = append(opts, nats.InProcessServer(o.Server.ns))
+	}
+	// The first attempt is made without retries, because with them the client
+	// reports nothing: not even refused credentials.
+	if c.nc, err = nats.Connect(o.URL, opts...); refused(err) != nil {
+		return nil, fmt.Errorf("stream: connect to %s: %w", o.where(), refused(err))
+	}
+	if err != nil {
+		c.lastErr = err
+		c.log.Warn("NATS is not reachable, trying on", "url", o.where(), "err", err)
+		if c.nc, err = nats.Connect(o.URL, append(opts, nats.RetryOnFailedConnect(true))...); err != nil {
+			return nil, fmt.Errorf("stream: connect to %s: %w", o.where(), err)
+		}
+	}
+	if c.js, err = jetstream.New(c.nc, jetstream.WithDefaultTimeout(opTimeout)); err != nil {
+		c.nc.Close()
+		return nil, fmt.Errorf("stream: connect to %s: %w", o.where(), err)
+	}
+	return c, nil
+}
+
+// where names the server without what a URL may hold of credentials.
+func (o Options) where() string {
+	if o.Server != nil {
+		return "the embedded server"
+	}
+	return redact(o.URL)
+}
+
+// refused is err if the server said no, so that trying again cannot help, else
+// nil. What is wrong with the options themselves comes back at the second try.
+func refused(err error) error {
+	var cert *tls.CertificateVerificationError
+	switch {
+	case err == nil:
+		return nil
+	case condition(err) == ErrAuth:
+		return fmt.Errorf("%w (%w)", ErrAuth, err)
+	case errors.As(err, &cert), errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
+		return fmt.Errorf("%w (%w)", ErrTLS, err)
+	}
+	return nil
+}
+
+func (c *Conn) options(o Options) ([]nats.Option, error) {
+	opts := []nats.Option{
+		nats.Name(o.Name), nats.Timeout(dialTimeout),
+		nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectWait(500 * time.Millisecond), nats.ReconnectJitter(200*time.Millisecond, 500*time.Millisecond),
+		// A dead path is noticed within 5 s; a slow one may still take a record.
+		nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2), nats.FlusherTimeout(10 * time.Second),
+		nats.DrainTimeout(drainTimeout),
+		nats.ConnectHandler(c.up),
+		nats.ReconnectHandler(c.up),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.down(err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.down(err) }),
+		nats.ClosedHandler(func(*nats.Conn) { close(c.closed); c.down(nats.ErrConnectionClosed) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			c.log.Warn("NATS reports an error", "err", err)
+		}),
+	}
+	cred, err := o.Credentials.options(o.Server)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, cred...)
+	if o.Server != nil {
+		return opts, nil
+	}
+	tc, err := o.TLS.client()
+	if err != nil {
+		return nil, err
+	}
+	if tc != nil {
+		opts = append(opts, nats.Secure(tc))
+	}
+	return opts, nil
+}
+
+func (cr Credentials) options(own *Server) ([]nats.Option, error) {
+	if own != nil {
+		cr = Credentials{User: own.o.Auth.User, Password: own.o.Auth.Password, Token: own.o.Auth.Token}
+	}
+	switch {
+	case cr.CredsFile != "":
+		if err := readable(cr.CredsFile); err != nil {
+			return nil, fmt.Errorf("stream: nats.creds_file: %w", err)
+		}
+		return []nats.Option{nats.UserCredentials(cr.CredsFile)}, nil
+	case cr.NKeyFile != "":
+		opt, err := nats.NkeyOptionFromSeed(cr.NKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("stream: nats.nkey_file %s: %w", cr.NKeyFile, err)
+		}
+		return []nats.Option{opt}, nil
+	case cr.User != "":
+		return []nats.Option{nats.UserInfo(cr.User, cr.Password)}, nil
+	case cr.Token != "":
+		return []nats.Option{nats.Token(cr.Token)}, nil
+	}
+	return nil, nil
+}
+
+func (c *Conn) up(nc *nats.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lastErr != nil {
+		c.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted())
+	}
+	c.lastErr = nil
+	c.signal()
+}
+
+// down logs a reason once, however often it repeats.
+func (c *Conn) down(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		err = nats.ErrDisconnected
+	}
+	if c.lastErr == nil || c.lastErr.Error() != err.Error() {
+		c.log.Warn("not connected to NATS", "err", err)
+	}
+	c.lastErr = err
+	c.cut()
+	c.link, c.cut = context.WithCancel(context.Background())
+	c.signal()
+}
+
+// request bounds one request: by opTimeout, and by the connection, because no
+// answer comes through the next one.
+func (c *Conn) request(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stop := context.AfterFunc(c.link, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+func (c *Conn) signal() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// Connected reports whether the connection is up.
+func (c *Conn) Connected() bool { return c.nc.IsConnected() }
+
+// Changed is closed at the next change of the connection's state. Take it
+// before asking for the state.
+func (c *Conn) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// Err is why the connection is down, nil while it is up. It wraps ErrAuth when
+// the credentials are no longer accepted.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.Connected() {
+		return nil
+	}
+	err := c.lastErr
+	if err == nil {
+		err = c.nc.LastError()
+	}
+	if err != nil && condition(err) == ErrAuth {
+		return fmt.Errorf("stream: %w (%w)", ErrAuth, err)
+	}
+	if err == nil {
+		return fmt.Errorf("stream: %w", ErrUnavailable)
+	}
+	return fmt.Errorf("stream: %w (%w)", ErrUnavailable, err)
+}
+
+// WaitConnected waits until the connection is up or ctx ends.
+func (c *Conn) WaitConnected(ctx context.Context) error {
+	for {
+		changed := c.Changed()
+		if c.Connected() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-c.closed:
+			return fmt.Errorf("stream: %w (%w)", ErrUnavailable, nats.ErrConnectionClosed)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Close sends what is buffered, waits for handlers that run, 3 s at most, and
+// closes the connection.
+func (c *Conn) Close() {
+	if c.nc.Drain() == nil {
+		select {
+		case <-c.closed:
+		case <-time.After(drainTimeout + time.Second):
+		}
+	}
+	c.nc.Close()
+}

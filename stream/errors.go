@@ -1,0 +1,179 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+)
+
+// A Condition is what is the matter with NATS or a stream, where a caller
+// branches on it. Every error of this package that is not the caller's own
+// wraps at most one.
+type Condition struct {
+	word, text string
+	is         error // a sentinel of the standard library that means the same
+}
+
+func (c *Condition) Error() string { return c.text }
+
+// Condition is one stable word, for packages that do not import this one.
+func (c *Condition) Condition() string { return c.word }
+
+// Is makes [ErrNotFound] match fs.ErrNotExist.
+func (c *Condition) Is(target error) bool { return c.is != nil && target == c.is }
+
+// The conditions. The comment says what a caller does.
+var (
+	// ErrUnavailable: NATS does not answer in time or the connection is down.
+	// Whether the last request took effect is unknown. Wait and ask.
+	ErrUnavailable = &Condition{word: "unavailable", text: "NATS does not answer"}
+	// ErrAuth: NATS refused the credentials. Retrying cannot help.
+	ErrAuth = &Condition{word: "auth", text: "NATS refused the credentials; check nats.user, nats.password, nats.token or nats.creds_file"}
+	// ErrTLS: the TLS handshake failed on a certificate.
+	ErrTLS = &Condition{word: "tls", text: "NATS has a certificate that is not trusted; check nats.tls"}
+	// ErrPortInUse: the embedded server cannot listen.
+	ErrPortInUse = &Condition{word: "port_in_use", text: "the port is in use; stop the other program or set nats.listen to a free port"}
+	// ErrSequence: the stream does not end where the publisher expects, or
+	// another publisher took it over. Compare the record at its last sequence
+	// with the own one.
+	ErrSequence = &Condition{word: "sequence", text: "the stream ends elsewhere"}
+	// ErrFull: the stream or the store has no room. Trim, then publish again.
+	ErrFull = &Condition{word: "full", text: "the stream is full"}
+	// ErrTooLarge: NATS does not take messages of this size, ever.
+	ErrTooLarge = &Condition{word: "too_large", text: "the message is larger than the server's max_payload; raise it to at least 2MiB"}
+	// ErrNoStream: the stream or the bucket does not exist.
+	ErrNoStream = &Condition{word: "no_stream", text: "the stream does not exist"}
+	// ErrExists: a stream of that name exists and is configured differently.
+	ErrExists = &Condition{word: "exists", text: "the stream exists already"}
+	// ErrNotFound: there is no such message or object. It matches
+	// fs.ErrNotExist.
+	ErrNotFound = &Condition{word: "not_found", text: "not found", is: fs.ErrNotExist}
+	// ErrTrimmed: the stream no longer has the record that is due. A snapshot
+	// is needed. See [TrimmedError].
+	ErrTrimmed = &Condition{word: "trimmed", text: "the record is no longer in the stream; a snapshot is needed"}
+	// ErrBeyond: the stream ends before the record that precedes the one that
+	// is due. The primary may be re-publishing; ask again later.
+	ErrBeyond = &Condition{word: "beyond", text: "the stream ends before that record"}
+	// ErrRecreated: the stream was deleted and created again meanwhile. Check
+	// the position against the new one, then consume again.
+	ErrRecreated = &Condition{word: "recreated", text: "the stream was created again"}
+	// ErrNoResponder: nobody serves that request.
+	ErrNoResponder = &Condition{word: "no_responder", text: "nobody answers; is the primary running?"}
+	// ErrRemote: the other side answered with an error, which is in the text.
+	ErrRemote = &Condition{word: "remote", text: "the other side failed"}
+)
+
+// A TrimmedError wraps [ErrTrimmed] and says where the stream goes on.
+type TrimmedError struct {
+	Want  cdc.LSN // the record that was due
+	First cdc.LSN // the first record at or above it that the stream has, or will have when it is empty
+}
+
+func (e *TrimmedError) Error() string {
+	return fmt.Sprintf("stream: record %d is gone, the stream goes on at %d: %v", e.Want, e.First, ErrTrimmed)
+}
+
+func (e *TrimmedError) Unwrap() error { return ErrTrimmed }
+
+// FirstLSN is First, for packages that do not import this one.
+func (e *TrimmedError) FirstLSN() cdc.LSN { return e.First }
+
+// JetStream's error codes that are not constants of the client.
+const (
+	codeInsufficientResources = 10023
+	codeInsufficientMemory    = 10028
+	codeNoMessage             = 10037
+	codeInsufficientStorage   = 10047
+	codeMessageTooLarge       = 10054
+	codeStreamExists          = 10058
+	codeStreamNotFound        = 10059
+	codeWrongSequence         = 10071
+	codeStoreFailed           = 10077
+	codeWrongSequenceConstant = 10164 // clustered streams
+)
+
+// wrap gives err the name of the operation and its condition. What ctx caused
+// stays recognisable as that, so it must be the caller's.
+func wrap(ctx context.Context, err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	op := "stream: " + fmt.Sprintf(format, args...)
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", op, context.Cause(ctx))
+	}
+	var c *Condition
+	if errors.As(err, &c) {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	if c = condition(err); c != nil {
+		return fmt.Errorf("%s: %w (%w)", op, c, err)
+	}
+	return fmt.Errorf("%s: %w", op, err)
+}
+
+// condition classifies an error of the client library; nil when no caller
+// branches on it.
+func condition(err error) *Condition {
+	var js jetstream.JetStreamError
+	if errors.As(err, &js) && js.APIError() != nil {
+		return apiCondition(js.APIError())
+	}
+	switch {
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired),
+		errors.Is(err, nats.ErrAuthRevoked), errors.Is(err, nats.ErrAccountAuthExpired):
+		return ErrAuth
+	case errors.Is(err, nats.ErrMaxPayload):
+		return ErrTooLarge
+	case errors.Is(err, jetstream.ErrObjectNotFound):
+		return ErrNotFound
+	}
+	for _, down := range [...]error{
+		nats.ErrTimeout, nats.ErrDisconnected, nats.ErrReconnectBufExceeded, nats.ErrConnectionClosed,
+		nats.ErrConnectionDraining, nats.ErrNoResponders, nats.ErrNoServers, nats.ErrStaleConnection,
+		context.DeadlineExceeded, context.Canceled, jetstream.ErrAsyncPublishTimeout, jetstream.ErrNoStreamResponse,
+		jetstream.ErrJetStreamNotEnabled, jetstream.ErrTooManyStalledMsgs, jetstream.ErrMsgIteratorClosed,
+		jetstream.ErrConnectionClosed, jetstream.ErrServerShutdown,
+	} {
+		if errors.Is(err, down) {
+			return ErrUnavailable
+		}
+	}
+	return nil
+}
+
+func apiCondition(err *jetstream.APIError) *Condition {
+	switch err.ErrorCode {
+	case codeWrongSequence, codeWrongSequenceConstant:
+		return ErrSequence
+	case codeInsufficientResources, codeInsufficientMemory, codeInsufficientStorage:
+		return ErrFull
+	case codeStreamNotFound:
+		return ErrNoStream
+	case codeStreamExists:
+		return ErrExists
+	case codeNoMessage:
+		return ErrNotFound
+	case codeMessageTooLarge:
+		return ErrTooLarge
+	case codeStoreFailed:
+		for _, full := range [...]string{"maximum bytes", "maximum messages", "no space", "insufficient"} {
+			if strings.Contains(err.Description, full) {
+				return ErrFull
+			}
+		}
+	}
+	// What is left of the 5xx family passes: no leader, being restarted,
+	// JetStream temporarily off.
+	if err.Code >= 500 {
+		return ErrUnavailable
+	}
+	return nil
+}

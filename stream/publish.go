@@ -1,0 +1,205 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+)
+
+const (
+	windowBytes   = 8 << 20 // records in flight
+	windowRecords = 1024    // records in flight, beyond which no more speed was measured
+	headerRoom    = 1 << 10 // bytes of headers that share a message's limit
+	drainAtEnd    = time.Second
+)
+
+// A publication is one run of Publish: a sender that fills the window and a
+// collector that empties it in the same order.
+type publication struct {
+	s       *Stream
+	subject string // ours alone; see claim
+	js      jetstream.JetStream
+	window  *semaphore.Weighted
+	sent    chan inFlight // closed by the sender
+	open    chan struct{} // closed when the first record is acknowledged
+}
+
+type inFlight struct {
+	lsn  cdc.LSN
+	size int64
+	ack  jetstream.PubAckFuture
+}
+
+// Publish sends the records that next gives, which are after+1, after+2, …,
+// each on the condition that the stream ends right before it, and calls acked
+// for each in order. next blocks until there is a record or its ctx ends; the
+// bytes it returns are read before it is called again. acked and next are
+// called from two goroutines, neither after Publish has returned.
+//
+// The stream must end at after, with a record that the caller has compared with
+// its own log: Publish shuts every other publisher out of the stream. From then
+// on it runs until ctx ends, next fails (that error is returned, after all that was
+// sent is acknowledged) or NATS refuses: ErrSequence, ErrFull, ErrNoStream,
+// ErrTooLarge, or ErrUnavailable. What was stored without an acknowledgement is
+// then unknown, so compare Info and Get with the own log before publishing again.
+func (s *Stream) Publish(ctx context.Context, after cdc.LSN, next func(context.Context) ([]byte, cdc.LSN, error), acked func(cdc.LSN)) error {
+	own, err := s.claim(ctx, after)
+	if err != nil {
+		return err
+	}
+	js, err := jetstream.New(s.conn.nc, jetstream.WithPublishAsyncTimeout(s.cfg.AckTimeout))
+	if err != nil {
+		return fmt.Errorf("stream: publish %s: %w", s.db, err)
+	}
+	defer js.CleanupPublisher()
+	p := &publication{
+		s: s, subject: own, js: js, window: semaphore.NewWeighted(windowBytes),
+		sent: make(chan inFlight, windowRecords), open: make(chan struct{}),
+	}
+	sendCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	var sendErr error // read after sent is closed
+	go func() {
+		defer close(p.sent)
+		sendErr = p.send(sendCtx, after, next)
+	}()
+	err = p.collect(ctx, stop, acked)
+	switch {
+	case err != nil:
+		return p.explain(ctx, err)
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return p.explain(ctx, sendErr)
+}
+
+// send fills the window. The second record waits for the first one to be
+// acknowledged: from then on the end of the stream is ours.
+func (p *publication) send(ctx context.Context, after cdc.LSN, next func(context.Context) ([]byte, cdc.LSN, error)) error {
+	for want := after + 1; ; want++ {
+		rec, lsn, err := next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := p.s.checkRecord(rec, lsn, want); err != nil {
+			return err
+		}
+		size := min(int64(len(rec)), windowBytes)
+		if err := p.window.Acquire(ctx, size); err != nil {
+			return err
+		}
+		msg := &nats.Msg{
+			Subject: p.subject, Data: rec,
+			Header: nats.Header{jetstream.ExpectedLastSeqHeader: {strconv.FormatUint(uint64(lsn-1), 10)}},
+		}
+		ack, err := p.js.PublishMsgAsync(msg, jetstream.WithRetryAttempts(0))
+		if err != nil {
+			return wrap(ctx, err, "publish %s: record %d", p.s.db, lsn)
+		}
+		select {
+		case p.sent <- inFlight{lsn, size, ack}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case <-p.open:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// collect waits for the acknowledgements in order. After the first failure, or
+// the end of ctx, it stops the sender and waits for what is in flight, so that
+// nothing of this publication reaches the stream later.
+func (p *publication) collect(ctx context.Context, stop func(), acked func(cdc.LSN)) (failed error) {
+	openGate := sync.OnceFunc(func() { close(p.open) })
+	patience, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(drainAtEnd):
+			giveUp()
+		case <-patience.Done():
+		}
+	})()
+	for m := range p.sent {
+		err := p.await(patience, m)
+		p.window.Release(m.size)
+		switch {
+		case failed != nil:
+		case err != nil:
+			failed = wrap(ctx, err, "publish %s: record %d", p.s.db, m.lsn)
+			stop()
+		default:
+			openGate()
+			acked(m.lsn)
+		}
+	}
+	return failed
+}
+
+// await waits for one acknowledgement. The client ends the wait after
+// AckTimeout and when the connection breaks.
+func (p *publication) await(ctx context.Context, m inFlight) error {
+	select {
+	case err := <-m.ack.Err():
+		return err
+	case ack := <-m.ack.Ok():
+		if ack.Stream != p.s.Name() || ack.Sequence != uint64(m.lsn) {
+			return fmt.Errorf("%w: acknowledged as %d of %s", ErrSequence, ack.Sequence, ack.Stream)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// explain tells a stream that is gone, or that another publisher has claimed,
+// from a server that is gone: all are silent.
+func (p *publication) explain(ctx context.Context, err error) error {
+	if !errors.Is(err, jetstream.ErrNoStreamResponse) {
+		return err
+	}
+	h, e := p.s.handle(ctx)
+	switch {
+	case errors.Is(e, ErrNoStream):
+		return e
+	case e == nil && !slices.Contains(h.CachedInfo().Config.Subjects, p.subject):
+		return fmt.Errorf("stream: publish %s: %w: another publisher has taken it over", p.s.db, ErrSequence)
+	}
+	return err
+}
+
+// claim makes the stream listen on a new subject that only this publication
+// knows, if it ends at after.
+//
+// The expected sequence alone does not fence a pipeline: of the records 10, 11,
+// 12 sent to a stream that a foreign 10 has reached first, the 10 is refused
+// and the 11 fits. So nobody else can send once we have claimed, and what they
+// sent before is settled by waiting for the first acknowledgement: see send. A
+// publisher that lost its subject finds nobody listening.
+func (s *Stream) claim(ctx context.Context, after cdc.LSN) (subject string, err error) {
+	h, err := s.handle(ctx)
+	if err != nil {
+		return "", err
+	}
+	have := h.CachedInfo()
+	if last := cdc.LSN(have.State.LastSeq); last != after {
+		return "", fmt.Errorf("stream: publish %s after record %d: %w, at %d", s.db, after, ErrSequence, last)
+	}
+	subject = s.subject() + "." + nuid.Next()
+	have.Config.Subjects = []string{subject}
+	return subject, s.update(ctx, have.Config)
+}

@@ -1,0 +1,221 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// DefaultMaxPayload is the largest message that an embedded server takes unless
+// told otherwise, in bytes: a record of at most 1 MiB and its headers fit.
+const DefaultMaxPayload = 2 << 20
+
+// DefaultSyncInterval is the time between two fsyncs of the embedded server's
+// store. Trimming the change log counts on it being at most 10 s.
+const DefaultSyncInterval = 10 * time.Second
+
+// ServerOptions configures the embedded server. Name, Dir and Logger are
+// required.
+type ServerOptions struct {
+	Name   string
+	Dir    string // of the store; created if missing
+	Listen string // host:port, port 0 takes a free one; empty: no listener, only [Options].Server
+
+	MaxStore     int64         // bytes of all streams and buckets; 0, and more than the disk has: 80 % of what the disk can give
+	MaxPayload   int           // bytes of one message; 0: DefaultMaxPayload
+	SyncInterval time.Duration // 0: DefaultSyncInterval
+	SyncAlways   bool          // fsync before each acknowledgement
+
+	Auth   ServerAuth
+	TLS    TLS // Cert and Key are the server's own; with CA, clients must present a certificate of it
+	Logger *slog.Logger
+}
+
+// ServerAuth is what clients must present: user and password, or a token, or
+// nothing.
+type ServerAuth struct{ User, Password, Token string }
+
+// A Server is a NATS server with JetStream inside this process. Its methods may
+// be called concurrently; Run only once.
+type Server struct {
+	o     ServerOptions
+	opts  *server.Options
+	ready chan struct{} // closed when clients may connect
+	done  chan struct{} // closed when Run has returned
+	ns    *server.Server
+	err   error // of Run; set before done is closed
+}
+
+// NewServer checks the options. It starts nothing and touches no file but the
+// certificates.
+func NewServer(o ServerOptions) (*Server, error) {
+	if o.Name == "" || o.Dir == "" || o.Logger == nil {
+		return nil, fmt.Errorf("stream: embedded server: name %q, dir %q: both and a logger are required", o.Name, o.Dir)
+	}
+	if o.MaxPayload == 0 {
+		o.MaxPayload = DefaultMaxPayload
+	}
+	if o.SyncInterval == 0 {
+		o.SyncInterval = DefaultSyncInterval
+	}
+	opts := &server.Options{
+		ServerName: o.Name, NoSigs: true, NoLog: true,
+		JetStream: true, StoreDir: o.Dir, JetStreamMaxMemory: 256 << 20,
+		SyncInterval: o.SyncInterval, SyncAlways: o.SyncAlways,
+		MaxPayload: int32(o.MaxPayload), MaxPending: 64 << 20, WriteDeadline: 10 * time.Second,
+		Username: o.Auth.User, Password: o.Auth.Password, Authorization: o.Auth.Token,
+	}
+	if err := listenOn(opts, o.Listen); err != nil {
+		return nil, err
+	}
+	if o.TLS.Cert != "" || o.TLS.Key != "" {
+		tc, err := server.GenTLSConfig(&server.TLSConfigOpts{
+			CertFile: o.TLS.Cert, KeyFile: o.TLS.Key, CaFile: o.TLS.CA, Verify: o.TLS.CA != "",
+		})
+		if err != nil {
+			return nil, fmt.Errorf("stream: embedded server: nats.tls: %w", err)
+		}
+		opts.TLS, opts.TLSConfig, opts.TLSTimeout = true, tc, 5
+	}
+	return &Server{o: o, opts: opts, ready: make(chan struct{}), done: make(chan struct{})}, nil
+}
+
+func listenOn(opts *server.Options, listen string) error {
+	if listen == "" {
+		opts.DontListen = true
+		return nil
+	}
+	host, text, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("stream: nats.listen %q: %w; want host:port", listen, err)
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return fmt.Errorf("stream: nats.listen %q: port %q; want host:port", listen, text)
+	}
+	opts.Host, opts.Port = host, int(port)
+	if port == 0 {
+		opts.Port = server.RANDOM_PORT
+	}
+	return nil
+}
+
+// Ready is closed once clients may connect. It stays open when Run fails.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// WaitReady waits until clients may connect, Run has failed or ctx ends.
+func (s *Server) WaitReady(ctx context.Context) error {
+	select {
+	case <-s.ready:
+		return nil
+	case <-s.done:
+		return s.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// URL is where clients connect; empty without a listener and before Ready.
+func (s *Server) URL() string {
+	select {
+	case <-s.ready:
+	default:
+		return ""
+	}
+	if s.opts.DontListen {
+		return ""
+	}
+	return s.ns.ClientURL()
+}
+
+// Run starts the server and stops it when ctx ends. It returns after the store
+// is closed, and never nil. Connections should be closed before ctx ends, else
+// their last messages are lost.
+func (s *Server) Run(ctx context.Context) error {
+	s.err = s.run(ctx)
+	close(s.done)
+	return s.err
+}
+
+func (s *Server) run(ctx context.Context) error {
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	ns, err := server.NewServer(s.opts)
+	if err != nil {
+		return fmt.Errorf("stream: embedded server: %w", err)
+	}
+	log := newServerLog(s.o.Logger)
+	ns.SetLoggerV2(log, false, false, false)
+	s.ns = ns
+	up := make(chan struct{})
+	go func() {
+		defer close(up)
+		ns.Start()
+	}()
+	// Recovery of a large store takes long, so there is no deadline here.
+	select {
+	case <-up:
+	case <-ctx.Done():
+	case err = <-log.fatal:
+	}
+	if err == nil && ctx.Err() == nil {
+		if ns.ReadyForConnections(time.Second) {
+			close(s.ready)
+			select {
+			case <-ctx.Done():
+			case err = <-log.fatal:
+			}
+		} else if err = log.failure(); err == nil {
+			err = errors.New("it does not accept connections")
+		}
+	}
+	ns.Shutdown()
+	ns.WaitForShutdown()
+	<-up
+	if err != nil {
+		return fmt.Errorf("stream: embedded server: %w", err)
+	}
+	return context.Cause(ctx)
+}
+
+// prepare does what is better refused in one line here than in the server's
+// log: the listener, the folder, the room.
+func (s *Server) prepare() error {
+	if err := os.MkdirAll(s.o.Dir, 0o700); err != nil {
+		return fmt.Errorf("stream: embedded server: store folder: %w", err)
+	}
+	limit, err := storeLimit(s.o.Dir)
+	if err != nil {
+		return fmt.Errorf("stream: embedded server: free space of %s: %w", s.o.Dir, err)
+	}
+	s.opts.JetStreamMaxStore = s.o.MaxStore
+	if s.o.MaxStore <= 0 || s.o.MaxStore > limit {
+		// A full disk gets no error reply from JetStream, only silence until a
+		// restart; a limit below it does.
+		s.opts.JetStreamMaxStore = limit
+	}
+	if s.o.MaxStore > limit {
+		s.o.Logger.Warn("nats.max_store is more than the disk can give, using less", "want", s.o.MaxStore, "using", limit)
+	}
+	if s.opts.DontListen || s.opts.Port == server.RANDOM_PORT {
+		return nil
+	}
+	addr := net.JoinHostPort(s.opts.Host, strconv.Itoa(s.opts.Port))
+	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("stream: embedded server: cannot listen on %s: %w", addr, ErrPortInUse)
+	}
+	if err != nil {
+		return fmt.Errorf("stream: embedded server: cannot listen on %s: %w; set nats.listen", addr, err)
+	}
+	return l.Close()
+}

@@ -1,0 +1,222 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+)
+
+// DefaultPoll is how often an idle consumer asks for the state of the stream.
+const DefaultPoll = 2 * time.Second
+
+// DefaultAckTimeout is how long a publisher waits for one acknowledgement.
+const DefaultAckTimeout = 5 * time.Second
+
+// StreamConfig bounds the stream of one database. A zero value is usable.
+type StreamConfig struct {
+	MaxBytes   int64         // that the stream holds; 0: no bound of its own
+	Replicas   int           // copies that JetStream keeps; 0: 1
+	Compress   bool          // S2 on the server's disk; records are compressed already
+	Poll       time.Duration // see DefaultPoll
+	AckTimeout time.Duration // see DefaultAckTimeout
+}
+
+// A Stream is the JetStream stream of one database. The sequence of a message
+// is the LSN of the record in it. Methods may be called concurrently; of two
+// publishers at a time the later one wins, and the other one fails.
+type Stream struct {
+	conn *Conn
+	db   string
+	cfg  StreamConfig
+}
+
+// Info is the state of a stream.
+type Info struct {
+	Exists    bool
+	First     cdc.LSN   // of the oldest record; Last+1 when it is empty
+	Last      cdc.LSN   // of the newest record ever, purged or not
+	Created   time.Time // tells a stream from one created again
+	FirstTime time.Time // when the oldest record was stored; zero when empty
+	LastTime  time.Time // when the newest record was stored
+	Messages  uint64
+	Bytes     uint64
+	MaxBytes  int64 // 0: no bound
+}
+
+// Stream is the stream of the database db. It asks nothing of the server.
+func (c *Conn) Stream(db string, cfg StreamConfig) *Stream {
+	if cfg.Replicas == 0 {
+		cfg.Replicas = 1
+	}
+	if cfg.Poll == 0 {
+		cfg.Poll = DefaultPoll
+	}
+	if cfg.AckTimeout == 0 {
+		cfg.AckTimeout = DefaultAckTimeout
+	}
+	return &Stream{conn: c, db: db, cfg: cfg}
+}
+
+// Name is the stream's name in JetStream.
+func (s *Stream) Name() string { return "REPLICATOR_" + s.db }
+
+// subject is what the stream listens on until the first publisher comes; see
+// claim.
+func (s *Stream) subject() string { return subject(s.db, "log") }
+
+func subject(db, what string) string { return "replicator." + db + "." + what }
+
+// Info asks for the state of the stream. A stream that does not exist is no
+// error.
+func (s *Stream) Info(ctx context.Context) (Info, error) {
+	h, err := s.handle(ctx)
+	if errors.Is(err, ErrNoStream) {
+		return Info{}, nil
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	ci := h.CachedInfo()
+	info := Info{
+		Exists: true, First: cdc.LSN(ci.State.FirstSeq), Last: cdc.LSN(ci.State.LastSeq),
+		Created: ci.Created, FirstTime: ci.State.FirstTime, LastTime: ci.State.LastTime,
+		Messages: ci.State.Msgs, Bytes: ci.State.Bytes, MaxBytes: max(ci.Config.MaxBytes, 0),
+	}
+	if info.Messages == 0 {
+		info.First = info.Last + 1
+	}
+	return info, nil
+}
+
+// handle asks for the stream, which brings its state along.
+func (s *Stream) handle(ctx context.Context) (jetstream.Stream, error) {
+	req, cancel := s.conn.request(ctx)
+	defer cancel()
+	h, err := s.conn.js.Stream(req, s.Name())
+	return h, wrap(ctx, err, "%s", s.Name())
+}
+
+func (s *Stream) config(first cdc.LSN) jetstream.StreamConfig {
+	c := jetstream.StreamConfig{
+		Name: s.Name(), Subjects: []string{s.subject()},
+		Description: "change log of the database " + s.db + "; sequence = LSN",
+		Storage:     jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
+		MaxBytes: s.cfg.MaxBytes, Replicas: s.cfg.Replicas, DenyDelete: true,
+	}
+	if s.cfg.MaxBytes <= 0 {
+		c.MaxBytes = -1
+	}
+	if s.cfg.Compress {
+		c.Compression = jetstream.S2Compression
+	}
+	if first > 1 {
+		c.FirstSeq = uint64(first)
+	}
+	return c
+}
+
+// Create creates the stream so that its first record is first, which must be
+// published with Publish(ctx, first-1, …). It fails with ErrExists if there is
+// one that differs, and with ErrFull if MaxBytes cannot be reserved.
+func (s *Stream) Create(ctx context.Context, first cdc.LSN) error {
+	req, cancel := s.conn.request(ctx)
+	defer cancel()
+	_, err := s.conn.js.CreateStream(req, s.config(first))
+	return wrap(ctx, err, "create %s from record %d, max_bytes %d", s.Name(), first, s.cfg.MaxBytes)
+}
+
+// Reconfigure gives an existing stream the MaxBytes, Replicas and Compress of
+// s. It leaves the sequence alone.
+func (s *Stream) Reconfigure(ctx context.Context) error {
+	h, err := s.handle(ctx)
+	if err != nil {
+		return err
+	}
+	have, want := h.CachedInfo().Config, s.config(0)
+	if have.MaxBytes == want.MaxBytes && have.Replicas == want.Replicas && have.Compression == want.Compression {
+		return nil
+	}
+	// Start from what the server has: a FirstSeq that differs from the stored
+	// one purges everything below it at the next restart.
+	have.MaxBytes, have.Replicas, have.Compression = want.MaxBytes, want.Replicas, want.Compression
+	return s.update(ctx, have)
+}
+
+func (s *Stream) update(ctx context.Context, cfg jetstream.StreamConfig) error {
+	req, cancel := s.conn.request(ctx)
+	defer cancel()
+	_, err := s.conn.js.UpdateStream(req, cfg)
+	return wrap(ctx, err, "configure %s", s.Name())
+}
+
+// Get reads one record. A record that was purged or is not there yet is
+// ErrNotFound.
+func (s *Stream) Get(ctx context.Context, lsn cdc.LSN) ([]byte, error) {
+	h, err := s.handle(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req, cancel := s.conn.request(ctx)
+	defer cancel()
+	msg, err := h.GetMsg(req, uint64(lsn))
+	if err != nil {
+		return nil, wrap(ctx, err, "get record %d of %s", lsn, s.Name())
+	}
+	return msg.Data, nil
+}
+
+// PurgeBelow removes the records below lsn, but never the newest one: its
+// bytes are what a primary proves its claim with.
+func (s *Stream) PurgeBelow(ctx context.Context, lsn cdc.LSN) error {
+	return s.purge(ctx, func(last cdc.LSN) cdc.LSN { return min(lsn, last) })
+}
+
+// PurgeThrough removes the records up to and including lsn, even if none
+// remains. The sequence goes on where it was.
+func (s *Stream) PurgeThrough(ctx context.Context, lsn cdc.LSN) error {
+	return s.purge(ctx, func(last cdc.LSN) cdc.LSN { return min(lsn, last) + 1 })
+}
+
+// purge removes what is below keep(last). Purging beyond the end would move the
+// sequence forward and leave a gap for ever.
+func (s *Stream) purge(ctx context.Context, keep func(last cdc.LSN) cdc.LSN) error {
+	h, err := s.handle(ctx)
+	if err != nil {
+		return err
+	}
+	state := h.CachedInfo().State
+	below := uint64(keep(cdc.LSN(state.LastSeq)))
+	if state.Msgs == 0 || below <= state.FirstSeq {
+		return nil
+	}
+	req, cancel := s.conn.request(ctx)
+	defer cancel()
+	return wrap(ctx, h.Purge(req, jetstream.WithPurgeSequence(below)), "purge %s below record %d", s.Name(), below)
+}
+
+// Delete deletes the stream. One that does not exist is no error.
+func (s *Stream) Delete(ctx context.Context) error {
+	req, cancel := s.conn.request(ctx)
+	defer cancel()
+	err := wrap(ctx, s.conn.js.DeleteStream(req, s.Name()), "delete %s", s.Name())
+	if errors.Is(err, ErrNoStream) {
+		return nil
+	}
+	return err
+}
+
+// checkRecord refuses a record that no server takes, before it is sent.
+func (s *Stream) checkRecord(rec []byte, lsn, want cdc.LSN) error {
+	if lsn != want {
+		return fmt.Errorf("stream: publish %s: record %d where %d is due", s.db, lsn, want)
+	}
+	if limit := s.conn.nc.MaxPayload(); limit > 0 && int64(len(rec)+headerRoom) > limit {
+		return fmt.Errorf("stream: publish %s: record %d has %d bytes, max_payload is %d: %w", s.db, lsn, len(rec), limit, ErrTooLarge)
+	}
+	return nil
+}
