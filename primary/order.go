@@ -1,0 +1,214 @@
+package primary
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+)
+
+// A place in the order of operations inside a transaction, over all tables. A
+// consumer relies on it: old rows leave before the schema changes under them, and
+// new rows come after it; a dropped index is gone before rows collide in it, and a
+// new one is built once, over all rows; sqlite_sequence comes last, because
+// applying the rows moves it.
+const (
+	slotTables = iota
+	slotDeletes
+	slotDropTriggers
+	slotDropViews
+	slotDropIndexes
+	slotDropVirtual
+	slotDropTables
+	slotEdits
+	slotCreateTables
+	slotCreateVirtual
+	slotCreateViews
+	slotCreateTriggers
+	slotValues // user_version and application_id
+	slotUpdates
+	slotInserts
+	slotCreateIndexes
+	slotSequence // and the next two: deletes, updates, inserts
+	slots        = slotSequence + 3
+)
+
+// A sorter brings the changes of one transaction into order, encoded. It holds
+// limit bytes in memory and the rest in unlinked temporary files. One sorter
+// serves one transaction after another: reset comes between them.
+type sorter struct {
+	dir   string
+	limit int64 // bytes in memory
+
+	buckets [slots]bucket
+	held    int64 // bytes in memory, of all buckets
+	onDisk  int64
+
+	tables  map[*cdc.Table]int // ordinal of each table declared so far
+	last    *cdc.Table         // most changes are of the table of the one before
+	ordinal int                // of last
+	op      []byte
+}
+
+// newSorter returns a sorter that makes its files in dir.
+func newSorter(dir string, limit int64) *sorter {
+	return &sorter{dir: dir, limit: limit, tables: make(map[*cdc.Table]int)}
+}
+
+// change takes one change, as a changeSink.
+func (s *sorter) change(c *cdc.Change) error {
+	slot, err := slotOf(c)
+	if err != nil {
+		return err
+	}
+	if c.Table != nil && c.Table != s.last {
+		if err := s.declare(c.Table); err != nil {
+			return err
+		}
+	}
+	return s.put(slot, c, s.ordinal)
+}
+
+// declare makes t the last table, and gives it an ordinal if it has none yet.
+func (s *sorter) declare(t *cdc.Table) error {
+	n, ok := s.tables[t]
+	if !ok {
+		if n = len(s.tables); n == cdc.MaxTables {
+			return fmt.Errorf("decode: a transaction changes rows of more than %d tables", cdc.MaxTables)
+		}
+		s.tables[t] = n
+		if err := s.put(slotTables, &cdc.Change{Op: cdc.OpTable, Table: t}, 0); err != nil {
+			return err
+		}
+	}
+	s.last, s.ordinal = t, n
+	return nil
+}
+
+func (s *sorter) put(slot int, c *cdc.Change, ordinal int) error {
+	s.op = cdc.AppendOp(s.op[:0], c, ordinal)
+	b := &s.buckets[slot]
+	before := len(b.buf)
+	b.buf = cdc.AppendFramed(b.buf, s.op)
+	s.held += int64(len(b.buf) - before)
+	if s.held <= s.limit {
+		return nil
+	}
+	return s.spill(b)
+}
+
+// spill writes the biggest buckets to disk, until half of the memory is free for
+// what comes. current keeps its buffer.
+func (s *sorter) spill(current *bucket) error {
+	for s.held > s.limit/2 {
+		biggest := &s.buckets[0]
+		for i := range s.buckets {
+			if len(s.buckets[i].buf) > len(biggest.buf) {
+				biggest = &s.buckets[i]
+			}
+		}
+		n, err := biggest.spill(s.dir)
+		if err != nil {
+			return fmt.Errorf("decode: spill a large transaction to %s: %w", s.dir, err)
+		}
+		s.held -= n
+		s.onDisk += n
+		if biggest != current {
+			biggest.buf = nil
+		}
+	}
+	return nil
+}
+
+// drain calls visit for every operation, in order. op is valid during the call.
+func (s *sorter) drain(visit func(op []byte) error) error {
+	for i := range s.buckets {
+		var err error
+		if s.op, err = s.buckets[i].each(s.op, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spilled returns the bytes that the transaction takes on disk.
+func (s *sorter) spilled() int64 { return s.onDisk }
+
+// empty reports whether no change was taken.
+func (s *sorter) empty() bool { return s.held == 0 && s.onDisk == 0 }
+
+// reset forgets the transaction and frees its space on disk.
+func (s *sorter) reset() {
+	for i := range s.buckets {
+		s.buckets[i].reset(s.limit)
+	}
+	clear(s.tables)
+	s.held, s.onDisk, s.last, s.ordinal = 0, 0, nil, 0
+	if cap(s.op) > keepBuffer {
+		s.op = nil
+	}
+}
+
+// close frees what the sorter holds on disk.
+func (s *sorter) close() error {
+	s.reset()
+	return nil
+}
+
+func slotOf(c *cdc.Change) (int, error) {
+	switch c.Op {
+	case cdc.OpSchema:
+		return slotOfSchema(c.Schema)
+	case cdc.OpUserVersion, cdc.OpApplicationID:
+		return slotValues, nil
+	}
+	slot, inSequence := slotDeletes, slotSequence
+	switch c.Op {
+	case cdc.OpDelete:
+	case cdc.OpUpdate:
+		slot, inSequence = slotUpdates, slotSequence+1
+	case cdc.OpInsert:
+		slot, inSequence = slotInserts, slotSequence+2
+	default:
+		return 0, fmt.Errorf("decode: %v has no place in a transaction", c.Op)
+	}
+	if c.Table.Name == sequenceTable {
+		return inSequence, nil
+	}
+	return slot, nil
+}
+
+// sequenceTable holds the counters of AUTOINCREMENT; SQLite writes the name so.
+const sequenceTable = "sqlite_sequence"
+
+func slotOfSchema(c *cdc.SchemaChange) (int, error) {
+	o, drops := c.New, false
+	if o == nil {
+		o, drops = c.Old, true
+	}
+	if o == nil {
+		return 0, fmt.Errorf("decode: a schema change without an object")
+	}
+	pick := func(drop, create int) (int, error) {
+		switch {
+		case drops:
+			return drop, nil
+		case c.Old != nil:
+			return slotEdits, nil
+		}
+		return create, nil
+	}
+	switch {
+	case o.Virtual:
+		return pick(slotDropVirtual, slotCreateVirtual)
+	case o.Type == typeTable:
+		return pick(slotDropTables, slotCreateTables)
+	case o.Type == typeIndex:
+		return pick(slotDropIndexes, slotCreateIndexes)
+	case o.Type == typeView:
+		return pick(slotDropViews, slotCreateViews)
+	case o.Type == typeTrigger:
+		return pick(slotDropTriggers, slotCreateTriggers)
+	}
+	return 0, fmt.Errorf("decode: schema object %s is of type %q", o.Name, strings.ToValidUTF8(o.Type, "?"))
+}

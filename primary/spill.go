@@ -1,0 +1,106 @@
+package primary
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// A bucket holds framed operations: those that were spilled first, then buf.
+type bucket struct {
+	buf  []byte
+	file *os.File // nil until something was spilled; has no name any more
+	size int64    // bytes in file
+}
+
+// spill moves buf to the end of the file, which it makes in dir if there is none.
+// It returns the number of bytes moved. An error, of a full disk say, leaves buf
+// as it was.
+func (b *bucket) spill(dir string) (int64, error) {
+	if b.file == nil {
+		f, err := os.CreateTemp(dir, "transaction-*.spill")
+		if err != nil {
+			return 0, err
+		}
+		// Without a name the file goes when the process does, however that ends.
+		if err := os.Remove(f.Name()); err != nil {
+			return 0, errors.Join(err, f.Close())
+		}
+		b.file = f
+	}
+	n, err := b.file.WriteAt(b.buf, b.size)
+	if err != nil {
+		return 0, err
+	}
+	b.size += int64(n)
+	b.buf = b.buf[:0]
+	return int64(n), nil
+}
+
+// readAhead is the size in bytes of the buffer that reads a spilled bucket back.
+const readAhead = 256 << 10
+
+// each calls visit for every operation. It puts spilled ones together in op, grown
+// as needed, and returns op for the next call.
+func (b *bucket) each(op []byte, visit func(op []byte) error) ([]byte, error) {
+	if b.size > 0 {
+		var err error
+		if op, err = b.eachSpilled(op, visit); err != nil {
+			return op, err
+		}
+	}
+	for rest := b.buf; len(rest) > 0; {
+		size, n := binary.Uvarint(rest)
+		if n <= 0 || size > uint64(len(rest)-n) {
+			return op, fmt.Errorf("decode: an operation of %d bytes with %d left in memory", size, len(rest))
+		}
+		rest = rest[n:]
+		if err := visit(rest[:size:size]); err != nil {
+			return op, err
+		}
+		rest = rest[size:]
+	}
+	return op, nil
+}
+
+func (b *bucket) eachSpilled(op []byte, visit func(op []byte) error) ([]byte, error) {
+	r := bufio.NewReaderSize(io.NewSectionReader(b.file, 0, b.size), readAhead)
+	for left := b.size; left > 0; {
+		size, err := binary.ReadUvarint(r)
+		if err != nil {
+			return op, fmt.Errorf("decode: read a spilled transaction: %w", err)
+		}
+		var frame [binary.MaxVarintLen64]byte
+		left -= int64(binary.PutUvarint(frame[:], size))
+		if left < 0 || size > uint64(left) {
+			return op, fmt.Errorf("decode: a spilled operation of %d bytes with %d left", size, left)
+		}
+		left -= int64(size)
+		if uint64(cap(op)) < size {
+			op = make([]byte, size)
+		}
+		op = op[:size]
+		if _, err := io.ReadFull(r, op); err != nil {
+			return op, fmt.Errorf("decode: read a spilled transaction: %w", err)
+		}
+		if err := visit(op); err != nil {
+			return op, err
+		}
+	}
+	return op, nil
+}
+
+// reset empties b, and keeps a buffer of up to keep bytes.
+func (b *bucket) reset(keep int64) {
+	if b.file != nil {
+		_ = b.file.Close() // nothing in it is wanted any more
+		b.file, b.size = nil, 0
+	}
+	b.buf = b.buf[:0]
+	if int64(cap(b.buf)) > keep {
+		b.buf = nil
+	}
+}
