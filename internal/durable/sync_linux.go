@@ -22,8 +22,8 @@ func datasync(f *os.File) error {
 			}
 		}
 	})
-	if err == nil && serr != nil {
-		err = &os.PathError{Op: "fdatasync", Path: f.Name(), Err: serr}
+	if err = errors.Join(err, serr); err != nil {
+		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
 	}
-	return err
+	return nil
 }
