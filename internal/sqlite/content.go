@@ -1,0 +1,146 @@
+package sqlite
+
+// #include "content.h"
+import "C"
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Reserved is the prefix of the names that belong to the project: never captured,
+// hashed or copied.
+const Reserved = "_replicator_"
+
+// A TableSum stands for the rows of one table, in any order. Two sums of equal
+// tables are equal; two tables that differ have equal sums with a probability of
+// about 2^-128, if nobody contrived them.
+type TableSum struct {
+	Name string
+	Rows uint64
+	Sum  [2]uint64
+}
+
+// A SchemaRow is one object of a schema.
+type SchemaRow struct{ Type, Name, Table, SQL string }
+
+// sumRows is how many rows are hashed between looks at the context.
+const sumRows = 4096
+
+// Content hashes every ordinary table of the main database, shadow tables and
+// SQLite's own included, sorted by name, and the schema's text. A row counts with
+// its rowid and the values of all columns that are not generated, as SQL returns
+// them: storage class and bytes, text in the database's encoding (so files of
+// different encodings cannot be compared), -0.0 as 0.0. Names with the prefix
+// Reserved do not count, and virtual tables are never asked.
+//
+// The caller holds a transaction, so that all of it is one state. progress, unless
+// nil, learns the number of rows so far from time to time.
+func (c *Conn) Content(ctx context.Context, progress func(rows uint64)) (tables []TableSum, schema [2]uint64, err error) {
+	names, err := c.ordinaryTables("main")
+	if err != nil {
+		return nil, schema, err
+	}
+	done := uint64(0)
+	for _, name := range names {
+		sum, err := c.sumTable(ctx, name, func(rows uint64) {
+			if progress != nil {
+				progress(done + rows)
+			}
+		})
+		if err != nil {
+			return nil, schema, fmt.Errorf("sqlite: content of %q: %w", name, err)
+		}
+		done += sum.Rows
+		tables = append(tables, sum)
+	}
+	schema, err = c.sumSchema(ctx)
+	return tables, schema, err
+}
+
+// SumTable is the sum that Content computes for one table.
+func (c *Conn) SumTable(ctx context.Context, name string) (TableSum, error) {
+	sum, err := c.sumTable(ctx, name, func(uint64) {})
+	if err != nil {
+		return TableSum{}, fmt.Errorf("sqlite: content of %q: %w", name, err)
+	}
+	return sum, nil
+}
+
+func (c *Conn) sumTable(ctx context.Context, name string, progress func(uint64)) (TableSum, error) {
+	table, err := c.Table(name)
+	if err != nil {
+		return TableSum{}, err
+	}
+	var list []string
+	if table.RowidName != "" {
+		list = append(list, quote(table.RowidName))
+	}
+	for _, col := range table.Columns {
+		if col.Generated == None {
+			list = append(list, quote(col.Name))
+		}
+	}
+	// Not from a covering index: it is the table that counts.
+	sum, err := c.sum(ctx, "SELECT "+strings.Join(list, ",")+" FROM main."+quote(table.Name)+" NOT INDEXED", progress)
+	sum.Name = table.Name
+	return sum, err
+}
+
+func (c *Conn) sumSchema(ctx context.Context) ([2]uint64, error) {
+	sum, err := c.sum(ctx, "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"+unreserved, func(uint64) {})
+	return sum.Sum, err
+}
+
+// sum hashes the rows of a query.
+func (c *Conn) sum(ctx context.Context, sql string, progress func(uint64)) (TableSum, error) {
+	if c.db == nil {
+		return TableSum{}, ErrClosed
+	}
+	stmt, err := c.compile(sql)
+	if err != nil {
+		return TableSum{}, err
+	}
+	defer C.sqlite3_finalize(stmt)
+	var s C.rq_sum
+	for {
+		if err := ctx.Err(); err != nil {
+			return TableSum{}, err
+		}
+		rc := C.rq_sum_rows(stmt, &s, sumRows)
+		if rc != C.SQLITE_ROW && rc != C.SQLITE_DONE {
+			return TableSum{}, c.fail("sum", rc)
+		}
+		progress(uint64(s.rows))
+		if rc == C.SQLITE_DONE {
+			return TableSum{Rows: uint64(s.rows), Sum: [2]uint64{uint64(s.sum[0]), uint64(s.sum[1])}}, nil
+		}
+	}
+}
+
+// unreserved is a WHERE clause for sqlite_schema. SQLite compares names without
+// regard to ASCII case.
+const unreserved = ` WHERE substr(name,1,12) <> '_replicator_' COLLATE NOCASE AND substr(tbl_name,1,12) <> '_replicator_' COLLATE NOCASE`
+
+// ordinaryTables are the names of the tables that hold rows of their own, sorted.
+func (c *Conn) ordinaryTables(db string) (names []string, err error) {
+	err = c.once("SELECT name FROM "+quote(db)+".sqlite_schema"+unreserved+" AND type='table' AND rootpage>0 ORDER BY name",
+		func(r Row) error {
+			names = append(names, r.Text(0))
+			return nil
+		})
+	return names, err
+}
+
+// SchemaText is the schema of the main database without names that begin with
+// Reserved, sorted by type and name.
+func (c *Conn) SchemaText() ([]SchemaRow, error) {
+	var out []SchemaRow
+	err := c.Query("SELECT type, name, tbl_name, sql FROM main.sqlite_schema"+unreserved+" ORDER BY type, name", nil,
+		func(r Row) error {
+			out = append(out, SchemaRow{r.Text(0), r.Text(1), r.Text(2), r.Text(3)})
+			return nil
+		})
+	return out, err
+}

@@ -1,0 +1,15 @@
+#ifndef REPLICATOR_CONTENT_H
+#define REPLICATOR_CONTENT_H
+
+#include "sqlite.h"
+
+typedef struct {
+  uint64_t rows;
+  uint64_t sum[2];
+} rq_sum;
+
+// rq_sum_rows steps stmt over at most max rows, adding each to s, and returns
+// SQLITE_ROW when there may be more, SQLITE_DONE at the end, or an error code.
+int rq_sum_rows(sqlite3_stmt *stmt, rq_sum *s, int max);
+
+#endif
