@@ -30,6 +30,15 @@ func (c Codec) maxStored(n int) int {
 	return n
 }
 
+// scratch is about how many bytes one worker's encoder or decoder needs besides
+// the chunk.
+func (c Codec) scratch() int {
+	if c == Zstd {
+		return 4 << 20
+	}
+	return 0
+}
+
 // A packer packs and unpacks chunks of one codec. It may be used concurrently.
 type packer struct {
 	codec   Codec

@@ -12,8 +12,9 @@ const (
 	maxChunkBytes     = 64 << 20
 )
 
-// bufferBudget bounds the buffers of one Make, Verify or Restore, in bytes.
-const bufferBudget = 64 << 20
+// bufferBudget bounds the buffers of one Make, Verify or Restore, in bytes, so
+// that with all else it stays below 64 MiB.
+const bufferBudget = 60 << 20
 
 // Options tune Make, Verify and Restore. The zero value is right for most.
 type Options struct {

@@ -54,7 +54,8 @@ func newFetcher(store Store, m Manifest, o Options) (*fetcher, error) {
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("%w: manifest %q: %w", ErrDamaged, m.ID, err)
 	}
-	workers := o.workers(bufferBudget / (m.Codec.maxStored(m.ChunkBytes) + m.ChunkBytes))
+	each := m.Codec.maxStored(m.ChunkBytes) + m.ChunkBytes + m.Codec.scratch()
+	workers := o.workers(bufferBudget / each)
 	packer, err := newPacker(m.Codec, workers)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,80 @@
+package snapshot
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestDirStore(t *testing.T) {
+	ctx := t.Context()
+	dir := filepath.Join(t.TempDir(), "deep", "store")
+	d := NewDir(dir)
+	if names, err := d.List(ctx, ""); err != nil || len(names) != 0 {
+		t.Errorf("List before the first Put: %v, %v", names, err)
+	}
+	for _, name := range []string{"a/1", "a/2", "ab/1", "top"} {
+		if err := d.Put(ctx, name, []byte("old "+name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Put(ctx, "a/1", []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := d.Get(ctx, "a/1"); err != nil || string(b) != "new" {
+		t.Errorf("Get: %q, %v", b, err)
+	}
+	for prefix, want := range map[string][]string{
+		"":    {"a/1", "a/2", "ab/1", "top"},
+		"a":   {"a/1", "a/2", "ab/1"},
+		"a/":  {"a/1", "a/2"},
+		"a/2": {"a/2"},
+		"x":   nil,
+		"x/y": nil,
+	} {
+		names, err := d.List(ctx, prefix)
+		slices.Sort(names)
+		if diff := cmp.Diff(want, names); err != nil || diff != "" {
+			t.Errorf("List(%q): %v, (-want +got):\n%s", prefix, err, diff)
+		}
+	}
+	for _, name := range []string{"a/3", "b/1"} {
+		if _, err := d.Get(ctx, name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Get of absent %s: %v", name, err)
+		}
+		if err := d.Delete(ctx, name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Delete of absent %s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"a/1", "a/2", "ab/1", "top"} {
+		if err := d.Delete(ctx, name); err != nil {
+			t.Error(err)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("after deleting all: %v, %v", entries, err)
+	}
+}
+
+func TestDirStoreNames(t *testing.T) {
+	d := NewDir(t.TempDir())
+	for _, name := range []string{"", ".", "..", "../x", "a/../../x", "/etc/x", "a//b", "a/"} {
+		if err := d.Put(t.Context(), name, nil); err == nil {
+			t.Errorf("Put accepts %q", name)
+		}
+		if _, err := d.Get(t.Context(), name); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Get of %q: %v", name, err)
+		}
+		if err := d.Delete(t.Context(), name); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Delete of %q: %v", name, err)
+		}
+	}
+	if _, err := d.List(t.Context(), "../"); err == nil {
+		t.Error("List leaves the directory")
+	}
+}
