@@ -199,10 +199,14 @@ func (c *Conn) down(err error) {
 	c.signal()
 }
 
-// request bounds one request: by opTimeout, and by the connection, because no
-// answer comes through the next one.
 func (c *Conn) request(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	return c.bounded(ctx, opTimeout)
+}
+
+// bounded bounds what waits for answers: by d, and by the connection, because
+// no answer comes through the next one.
+func (c *Conn) bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, d)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stop := context.AfterFunc(c.link, cancel)

@@ -132,7 +132,7 @@ func condition(err error) *Condition {
 		return ErrAuth
 	case errors.Is(err, nats.ErrMaxPayload):
 		return ErrTooLarge
-	case errors.Is(err, jetstream.ErrObjectNotFound):
+	case errors.Is(err, jetstream.ErrObjectNotFound), errors.Is(err, jetstream.ErrBucketNotFound):
 		return ErrNotFound
 	}
 	for _, down := range [...]error{

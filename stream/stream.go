@@ -177,13 +177,13 @@ func (s *Stream) PurgeBelow(ctx context.Context, lsn cdc.LSN) error {
 }
 
 // PurgeThrough removes the records up to and including lsn, even if none
-// remains. The sequence goes on where it was.
+// remains. A stream that ends before lsn goes on at lsn+1, which leaves its
+// consumers with a TrimmedError.
 func (s *Stream) PurgeThrough(ctx context.Context, lsn cdc.LSN) error {
-	return s.purge(ctx, func(last cdc.LSN) cdc.LSN { return min(lsn, last) + 1 })
+	return s.purge(ctx, func(cdc.LSN) cdc.LSN { return lsn + 1 })
 }
 
-// purge removes what is below keep(last). Purging beyond the end would move the
-// sequence forward and leave a gap for ever.
+// purge removes what is below keep(last).
 func (s *Stream) purge(ctx context.Context, keep func(last cdc.LSN) cdc.LSN) error {
 	h, err := s.handle(ctx)
 	if err != nil {
@@ -191,7 +191,7 @@ func (s *Stream) purge(ctx context.Context, keep func(last cdc.LSN) cdc.LSN) err
 	}
 	state := h.CachedInfo().State
 	below := uint64(keep(cdc.LSN(state.LastSeq)))
-	if state.Msgs == 0 || below <= state.FirstSeq {
+	if below <= state.FirstSeq {
 		return nil
 	}
 	req, cancel := s.conn.request(ctx)

@@ -1,0 +1,54 @@
+package stream
+
+import (
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+)
+
+// A Heartbeat is what a primary tells its replicas each second, over core NATS:
+// nothing of it is stored. A replica that hears none for 5 s knows that the
+// path is dead, even when nothing is written.
+type Heartbeat struct {
+	Node      string    `json:"node"`
+	Lineage   cdc.ID    `json:"lineage"`
+	Epoch     cdc.Epoch `json:"epoch"`
+	Captured  cdc.LSN   `json:"captured"`  // last record appended to the change log
+	Durable   cdc.LSN   `json:"durable"`   // last record fsynced there
+	Published cdc.LSN   `json:"published"` // last record acknowledged by the stream
+	Hash      cdc.Hash  `json:"hash"`      // chain hash at the last boundary up to Published
+	Totals    Totals    `json:"totals"`    // at Captured
+	SentAt    time.Time `json:"sent_at"`   // by the primary's clock
+}
+
+// A Report is what a replica tells the primary each second, over core NATS. The
+// lags are null while the replica cannot know them: one that is cut off never
+// says 0.
+type Report struct {
+	Node      string       `json:"node"`
+	DB        string       `json:"db"`
+	State     string       `json:"state"` // one word, such as streaming
+	Applied   cdc.Position `json:"applied"`
+	Totals    Totals       `json:"totals"` // at Applied
+	Seen      cdc.Position `json:"seen"`   // the greatest epoch and LSN it ever saw: a primary below it is fenced
+	Lag       Lag          `json:"lag"`
+	Since     time.Time    `json:"since,omitzero"` // when the path died; the lag is unknown since
+	Error     string       `json:"error,omitempty"`
+	Version   string       `json:"version"`
+	SentAt    time.Time    `json:"sent_at"`             // by the replica's clock
+	ArrivedAt time.Time    `json:"arrived_at,omitzero"` // set by the Fleet, by its clock
+}
+
+// Totals count from the start of a lineage, so that the difference of two is
+// the lag between them.
+type Totals struct {
+	Transactions uint64 `json:"transactions"`
+	Bytes        uint64 `json:"bytes"` // before compression
+}
+
+// A Lag is how far a replica is behind.
+type Lag struct {
+	Transactions *uint64  `json:"transactions"`
+	Bytes        *uint64  `json:"bytes"`
+	Seconds      *float64 `json:"seconds"` // age of the oldest transaction not applied; 0 when there is none
+}
