@@ -42,6 +42,8 @@ type Conn struct {
 	stmts   stmtCache
 	targets map[*Target]struct{} // live targets, closed with the connection
 	batch   *batch               // made by the first Apply
+
+	schemaEdited bool // the parsed schema may be one that a rollback takes back
 }
 
 // memory is the name of a private in-memory database.
@@ -223,15 +225,27 @@ func (c *Conn) BeginImmediate() error { return c.run("BEGIN IMMEDIATE") }
 
 // Commit commits the open transaction. After an error the transaction may still be
 // open: see InTransaction.
-func (c *Conn) Commit() error { return c.run("COMMIT") }
+func (c *Conn) Commit() error {
+	err := c.run("COMMIT")
+	if err == nil {
+		c.schemaEdited = false
+	}
+	return err
+}
 
 // Rollback ends the open transaction. With none open it does nothing, so that it
 // can be deferred.
 func (c *Conn) Rollback() error {
-	if !c.InTransaction() {
+	if c.InTransaction() {
+		if err := c.run("ROLLBACK"); err != nil {
+			return err
+		}
+	}
+	if !c.schemaEdited || c.db == nil {
 		return nil
 	}
-	return c.run("ROLLBACK")
+	c.schemaEdited = false
+	return c.ResetSchema()
 }
 
 // InTransaction reports whether a transaction is open. SQLite ends one by itself

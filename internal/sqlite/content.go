@@ -123,9 +123,10 @@ func (c *Conn) sum(ctx context.Context, sql string, progress func(uint64)) (Tabl
 // regard to ASCII case.
 const unreserved = ` WHERE substr(name,1,12) <> '_replicator_' COLLATE NOCASE AND substr(tbl_name,1,12) <> '_replicator_' COLLATE NOCASE`
 
-// ordinaryTables are the names of the tables that hold rows of their own, sorted.
+// ordinaryTables are the names of the tables of db, which is quoted, that hold rows of
+// their own, sorted.
 func (c *Conn) ordinaryTables(db string) (names []string, err error) {
-	err = c.once("SELECT name FROM "+quote(db)+".sqlite_schema"+unreserved+" AND type='table' AND rootpage>0 ORDER BY name",
+	err = c.once("SELECT name FROM "+db+".sqlite_schema"+unreserved+" AND type='table' AND rootpage>0 ORDER BY name",
 		func(r Row) error {
 			names = append(names, r.Text(0))
 			return nil

@@ -13,6 +13,7 @@ var ErrClosed = errors.New("sqlite: connection is closed")
 
 // Primary result codes that callers branch on (https://www.sqlite.org/rescode.html).
 const (
+	codeError      = 1
 	codeBusy       = 5
 	codeLocked     = 6
 	codeReadOnly   = 8

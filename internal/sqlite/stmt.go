@@ -92,6 +92,15 @@ func (c *Conn) once(sql string, row func(Row) error) error {
 	return c.steps(stmt, row)
 }
 
+// change runs stmt, finalizes it and returns how many rows it changed.
+func (c *Conn) change(stmt *C.sqlite3_stmt) (int64, error) {
+	defer C.sqlite3_finalize(stmt)
+	if err := c.steps(stmt, nil); err != nil {
+		return 0, err
+	}
+	return int64(C.sqlite3_changes64(c.db)), nil
+}
+
 func (c *Conn) steps(stmt *C.sqlite3_stmt, row func(Row) error) error {
 	for {
 		switch rc := C.sqlite3_step(stmt); rc {

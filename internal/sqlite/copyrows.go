@@ -1,0 +1,128 @@
+package sqlite
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// copyRows makes the rows of every ordinary table equal. sqlite_sequence is last:
+// inserts into AUTOINCREMENT tables change it.
+func (p *copier) copyRows() error {
+	names, err := p.c.ordinaryTables(p.from)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return sequenceLast(a) - sequenceLast(b) })
+	for _, name := range names {
+		if p.kept[name] && p.skip(name) {
+			continue
+		}
+		if err := p.copyTable(name); err != nil {
+			return fmt.Errorf("table %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func sequenceLast(name string) int {
+	if strings.EqualFold(name, "sqlite_sequence") {
+		return 1
+	}
+	return 0
+}
+
+func (p *copier) copyTable(name string) error {
+	t, err := p.c.Table(name)
+	if err != nil {
+		return err
+	}
+	if !t.WithoutRowid && t.RowidName == "" {
+		return ErrNoRowidName
+	}
+	d := rowDiff{t, "main." + quote(t.Name), p.from + "." + quote(t.Name)}
+	full, err := p.c.QueryInt("SELECT EXISTS(SELECT 1 FROM " + d.main + ")")
+	if err != nil {
+		return err
+	}
+	insert := d.insertAll()
+	if full != 0 {
+		if err := p.count(d.deleteOther()); err != nil {
+			return err
+		}
+		insert += d.missing()
+	}
+	return p.count(insert)
+}
+
+// count runs a statement and counts the rows that it changed.
+func (p *copier) count(sql string) error {
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	stmt, err := p.c.compile(sql)
+	if err != nil {
+		return err
+	}
+	n, err := p.c.change(stmt)
+	p.did.Rows += n
+	return err
+}
+
+// A rowDiff writes the SQL that makes the table main equal to source.
+type rowDiff struct {
+	t            Table
+	main, source string
+}
+
+// identity compares the rowid or key of m and s, as SQLite's own b-tree does.
+func (d rowDiff) identity() string {
+	if !d.t.WithoutRowid {
+		name := quote(d.t.RowidName)
+		return "s." + name + "=m." + name
+	}
+	var terms []string
+	for k, collation := range d.t.KeyCollations {
+		name := quote(d.t.Columns[d.t.Stored[k]].Name)
+		terms = append(terms, "s."+name+"=m."+name+" COLLATE "+quote(collation))
+	}
+	return strings.Join(terms, " AND ")
+}
+
+// columns are those that have values of their own.
+func (d rowDiff) columns() (names []string) {
+	for _, col := range d.t.Columns {
+		if col.Generated == None {
+			names = append(names, quote(col.Name))
+		}
+	}
+	return names
+}
+
+// deleteOther deletes the rows that have no equal in the source, so that the rows
+// that remain are a part of the source's and no insert conflicts with them.
+func (d rowDiff) deleteOther() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "DELETE FROM %s AS m WHERE NOT EXISTS(SELECT 1 FROM %s AS s WHERE %s", d.main, d.source, d.identity())
+	for _, name := range d.columns() {
+		fmt.Fprintf(&b, " AND s.%[1]s IS m.%[1]s COLLATE BINARY AND typeof(s.%[1]s)=typeof(m.%[1]s)", name)
+	}
+	b.WriteString(")")
+	return b.String()
+}
+
+func (d rowDiff) insertAll() string {
+	names := d.columns()
+	// A rowid alias is among the columns already.
+	if !d.t.WithoutRowid && d.t.RowidAlias < 0 {
+		names = append([]string{quote(d.t.RowidName)}, names...)
+	}
+	list := strings.Join(names, ",")
+	return fmt.Sprintf("INSERT OR ABORT INTO %s(%s) SELECT %s FROM %s AS s", d.main, list, list, d.source)
+}
+
+// missing narrows insertAll. SQLite first gathers what it selects, because the
+// subquery reads the table that it writes; so it is left out for an empty table.
+func (d rowDiff) missing() string {
+	return fmt.Sprintf(" WHERE NOT EXISTS(SELECT 1 FROM %s AS m WHERE %s)", d.main, d.identity())
+}
