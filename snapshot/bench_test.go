@@ -55,20 +55,23 @@ func heap() uint64 {
 // The memory of a make does not grow with the database.
 func TestMakeMemory(t *testing.T) {
 	const limit = 64 << 20
-	for _, codec := range []Codec{None, S2, Zstd} {
+	for _, tt := range []struct {
+		codec Codec
+		chunk int
+	}{{None, 8 << 20}, {S2, 8 << 20}, {Zstd, 8 << 20}, {S2, 24 << 20}, {S2, 1 << 20}} {
 		store := &nullStore{memStore: *newMemStore()}
 		src := sparseSource{pages: 1 << 18, page: newSource(4096, 1, 1).data} // 1 GiB
 		runtime.GC()
 		before := heap()
-		m, err := Make(t.Context(), store, src, identity(1), Options{Codec: codec, Parallel: 64, Clock: newClock()})
+		m, err := Make(t.Context(), store, src, identity(1), Options{Codec: tt.codec, ChunkBytes: tt.chunk, Parallel: 64, Clock: newClock()})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m.Size() != 1<<30 || len(m.Chunks) != 128 {
+		if m.Size() != 1<<30 || len(m.Chunks) != (1<<30+tt.chunk-1)/tt.chunk {
 			t.Fatalf("%d bytes in %d chunks", m.Size(), len(m.Chunks))
 		}
 		if used := int64(store.most) - int64(before); used > limit {
-			t.Errorf("%s: make of 1 GiB took %d bytes of heap, want at most %d", codec, used, limit)
+			t.Errorf("%s in chunks of %d: make of 1 GiB took %d bytes of heap, want at most %d", tt.codec, tt.chunk, used, limit)
 		}
 	}
 }

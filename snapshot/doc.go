@@ -17,7 +17,8 @@
 //   - A file that looks complete is complete: until the last byte is synced, a
 //     sidecar (path + ".partial") stands beside it.
 //   - The buffers of one call take at most 64 MiB, whatever the size of the
-//     database, as long as a chunk is at most 16 MiB.
+//     database, as long as a chunk is at most 24 MiB; with larger ones, as much
+//     as two chunks. What a Store allocates comes on top.
 //
 // What it never does: open a database with SQLite, hold a lock or a pin (the
 // Source does, for as long as Make reads), talk to NATS, log, or decide when a

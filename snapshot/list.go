@@ -45,16 +45,16 @@ func load(ctx context.Context, store Store, names []string) ([]Manifest, error) 
 	return list, errors.Join(unusable...)
 }
 
-// Latest returns the newest snapshot at or above min. The error wraps ErrNone
+// Latest returns the newest snapshot at or above from. The error wraps ErrNone
 // when there is none, and names the manifests that could not be used.
-func Latest(ctx context.Context, store Store, min cdc.LSN) (Manifest, error) {
+func Latest(ctx context.Context, store Store, from cdc.LSN) (Manifest, error) {
 	names, err := store.List(ctx, "")
 	if err != nil {
 		return Manifest{}, fmt.Errorf("snapshot: list: %w", err)
 	}
-	none := fmt.Errorf("%w at or above LSN %d", ErrNone, min)
+	none := fmt.Errorf("%w at or above LSN %d", ErrNone, from)
 	for _, id := range slices.Backward(manifestIDs(names)) {
-		if lsn, _, _ := parseID(id); lsn < min {
+		if lsn, _, _ := parseID(id); lsn < from {
 			break
 		}
 		m, err := fetchManifest(ctx, store, id)
