@@ -295,3 +295,19 @@ func TestApplyShortRecords(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// SQLite's own tables and the shadow tables of virtual ones are tables like others.
+func TestApplyInternalTables(t *testing.T) {
+	c, path := openTest(t, Options{})
+	mustExec(t, c, `CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO a VALUES(5); CREATE INDEX i ON a(id); ANALYZE;
+		CREATE VIRTUAL TABLE f USING fts5(x, content='')`)
+	seq, stat, config := targetOf(t, c, "sqlite_sequence"), targetOf(t, c, "sqlite_stat1"), targetOf(t, c, "f_config")
+	apply(t, c, Change{Op: Update, Table: seq, Rowid: 1, Old: encodeRecord(text("a"), 5), New: encodeRecord(text("a"), 77)},
+		Change{Op: Insert, Table: stat, Rowid: 99, New: encodeRecord(text("x"), nil, text("1"))},
+		Change{Op: Insert, Table: config, New: encodeRecord(text("k"), 1)})
+	app := reopen(t, path, Options{Plain: true})
+	mustExec(t, app, "INSERT INTO a DEFAULT VALUES")
+	if n := mustInt(t, app, "SELECT max(id) FROM a"); n != 78 {
+		t.Errorf("the next id is %d, want 78", n)
+	}
+}

@@ -5,6 +5,7 @@ package sqlite
 import "C"
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -196,6 +197,22 @@ func (c *Conn) Interrupt() {
 	defer c.mu.Unlock()
 	if c.db != nil {
 		C.sqlite3_interrupt(c.db)
+	}
+}
+
+// interruptOn interrupts c when ctx ends. The function it returns ends that, and
+// returns when no interrupt can come any more: a late one would hit a statement of
+// someone else.
+func (c *Conn) interruptOn(ctx context.Context) (stop func()) {
+	done := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(done)
+		c.Interrupt()
+	})
+	return func() {
+		if !cancel() {
+			<-done
+		}
 	}
 }
 

@@ -62,7 +62,7 @@ func (c *Conn) CopyFrom(ctx context.Context, from string, skip func(table string
 	if skip == nil {
 		skip = func(string) bool { return false }
 	}
-	defer context.AfterFunc(ctx, c.Interrupt)()
+	defer c.interruptOn(ctx)()
 	c.ResetTargets()
 	p := &copier{c: c, ctx: ctx, from: quote(from), skip: skip}
 	err := p.run()
@@ -210,6 +210,18 @@ func (p *copier) dropTable(name string) error {
 	return p.exec("DROP TABLE main." + other)
 }
 
+// create runs the text of a table or an index. It comes from a file, so it is held
+// to be one CREATE statement, as SQLite itself does.
+func (p *copier) create(o SchemaRow) error {
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	if len(o.SQL) < 6 || !strings.EqualFold(o.SQL[:6], "CREATE") {
+		return errors.New("its schema text is no CREATE statement")
+	}
+	return p.c.once(o.SQL, nil)
+}
+
 func (p *copier) createTables() error {
 	tables, err := p.objects(p.from, " AND type='table' AND rootpage>0")
 	if err != nil {
@@ -223,7 +235,7 @@ func (p *copier) createTables() error {
 		if there != 0 { // kept, or sqlite_sequence, which comes with the first AUTOINCREMENT
 			continue
 		}
-		if err := p.exec(o.SQL); err != nil {
+		if err := p.create(o); err != nil {
 			return fmt.Errorf("table %q: %w", o.Name, err)
 		}
 	}

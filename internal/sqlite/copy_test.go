@@ -221,3 +221,42 @@ func TestCopyFromFails(t *testing.T) {
 		t.Error("writable_schema stayed on")
 	}
 }
+
+// SQLite cannot build an index whose collation or function it does not know; the
+// rest of the database must arrive.
+func TestCopyFromLeavesOffIndexes(t *testing.T) {
+	src, path := openTest(t, Options{})
+	mustExec(t, src, `CREATE TABLE t(a, b); INSERT INTO t VALUES(1,2); CREATE INDEX bad ON t(a); CREATE INDEX good ON t(b);
+		PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql='CREATE INDEX bad ON t(a COLLATE wild)' WHERE name='bad'; PRAGMA writable_schema=RESET`)
+	dst, _ := openTest(t, Options{})
+	did := copyDB(t, dst, path)
+	if diff := cmp.Diff([]string{"bad"}, did.LeftOff); diff != "" {
+		t.Error(diff)
+	}
+	if n := mustInt(t, dst, "SELECT count(*) FROM sqlite_schema WHERE name='good'"); n != 1 || sumOf(t, src, "t") != sumOf(t, dst, "t") {
+		t.Errorf("the rest did not arrive")
+	}
+}
+
+// The text of a schema is data of a foreign file: it must create, and nothing else.
+func TestCopyFromRunsNoForeignSQL(t *testing.T) {
+	for _, text := range []string{"CREATE TABLE t(a); DELETE FROM victim", "DELETE FROM victim"} {
+		src, path := openTest(t, Options{})
+		mustExec(t, src, "CREATE TABLE t(a); PRAGMA writable_schema=ON")
+		mustExec(t, src, "UPDATE sqlite_schema SET sql=?", text)
+		dst, _ := openTest(t, Options{})
+		mustExec(t, dst, "CREATE TABLE victim(a); INSERT INTO victim VALUES(1)")
+		err := dst.Attach(path, "src")
+		must(t, dst.BeginImmediate())
+		if err == nil { // else SQLite itself has refused it
+			_, err = dst.CopyFrom(context.Background(), "src", nil)
+		}
+		if err == nil {
+			t.Errorf("%q was copied", text)
+		}
+		must(t, dst.Rollback())
+		if n := mustInt(t, dst, "SELECT count(*) FROM victim"); n != 1 {
+			t.Errorf("%q ran", text)
+		}
+	}
+}

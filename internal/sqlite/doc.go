@@ -15,7 +15,7 @@
 //   - fire triggers, enforce foreign keys or evaluate CHECK constraints: what is
 //     applied already happened, and passed them, elsewhere.
 //
-// It never logs, starts no goroutine and puts no row value in an error.
+// It never logs, leaves no goroutine behind and puts no row value in an error.
 //
 // The C side (*.c, sqlite.h) declares the few prototypes of SQLite it needs and
 // links against the driver's copy; it reads records that came from outside with
