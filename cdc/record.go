@@ -20,8 +20,7 @@ const (
 	// HeaderSize is the length of the fixed head of every record, in bytes.
 	HeaderSize = 32
 
-	boundaryFixed = 142 // bytes of a boundary block without its table hashes
-	compressFrom  = 192 // bytes of a body below which compression does not pay
+	compressFrom = 192 // bytes of a body below which compression does not pay
 )
 
 // A Kind says what a record is.

@@ -1,0 +1,117 @@
+package primary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
+)
+
+// ErrNoAudit means that there is no audit of that name: it expired, or the
+// primary was started again.
+var ErrNoAudit = errors.New("no such comparison; start it again")
+
+const auditLifetime = 10 * time.Minute
+
+// An Audit is the content of the source at one position, as sums of its tables,
+// to compare with a replica at the same position.
+type Audit struct {
+	At     cdc.Position
+	Schema [2]uint64 // sum of the schema's text
+	Tables []sqlite.TableSum
+}
+
+// audits are the comparisons under way.
+type audits struct {
+	mu      sync.Mutex
+	clock   func() time.Time
+	running map[cdc.ID]*audit
+}
+
+type audit struct {
+	began  time.Time
+	frozen *Frozen
+	done   chan struct{}
+	result Audit
+	err    error
+}
+
+// BeginAudit freezes the source and starts to sum it up. The replica that asks
+// goes to exactly the position it returns. Audit gives the result.
+func (p *Pipeline) BeginAudit(ctx context.Context) (cdc.ID, cdc.Position, error) {
+	id, err := cdc.NewID(nil)
+	if err != nil {
+		return id, cdc.Position{}, err
+	}
+	frozen, err := p.freeze(ctx)
+	if err != nil {
+		return id, cdc.Position{}, err
+	}
+	a := &audit{began: p.o.Clock(), frozen: frozen, done: make(chan struct{})}
+	p.audits.add(id, a)
+	go a.run()
+	return id, frozen.At, nil
+}
+
+func (a *audit) run() {
+	defer close(a.done)
+	a.result.At = a.frozen.At
+	var err error
+	a.result.Tables, a.result.Schema, err = a.frozen.Conn().Content(context.Background(), nil)
+	a.err = errors.Join(err, a.frozen.Close())
+}
+
+// Audit waits for the sums of an audit and ends it.
+func (p *Pipeline) Audit(ctx context.Context, id cdc.ID) (Audit, error) {
+	a := p.audits.get(id)
+	if a == nil {
+		return Audit{}, fmt.Errorf("audit %s of %s: %w", id, p.o.Name, ErrNoAudit)
+	}
+	select {
+	case <-a.done:
+		p.audits.remove(id)
+		return a.result, a.err
+	case <-ctx.Done():
+		return Audit{}, context.Cause(ctx)
+	}
+}
+
+func (s *audits) add(id cdc.ID, a *audit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running == nil {
+		s.running = map[cdc.ID]*audit{}
+	}
+	for old, o := range s.running {
+		if s.clock().Sub(o.began) > auditLifetime {
+			delete(s.running, old)
+		}
+	}
+	s.running[id] = a
+}
+
+func (s *audits) get(id cdc.ID) *audit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running[id]
+}
+
+func (s *audits) remove(id cdc.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running, id)
+}
+
+// drop stops every audit, because the source is about to be closed.
+func (s *audits) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, a := range s.running {
+		a.frozen.Conn().Interrupt()
+		delete(s.running, id)
+	}
+}

@@ -1,0 +1,182 @@
+package primary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
+)
+
+// errLog wraps a failure of the change log. What was captured since its last
+// sync must be captured again.
+var errLog = errors.New("change log")
+
+// A changeLog is where records become durable. *wal.Log is one.
+type changeLog interface {
+	Append(rec []byte, h cdc.Head, b *cdc.Boundary) error
+	Sync() error
+	Tail() cdc.Tail
+}
+
+// CaptureOptions bound what the capture may cost the application.
+type CaptureOptions struct {
+	MaxSQLiteWAL  int64         // bytes; beyond it the pin is released, the application lives
+	TurnoverBytes int64         // bytes of SQLite WAL from which it is made free to start over
+	RepinFrames   uint32        // frames after which the pin moves on
+	MaxStall      time.Duration // that a turnover may make writers wait
+	SpillBytes    int64         // bytes of one transaction that stay in memory
+	SyncSource    bool          // fsync the SQLite WAL before anything of it is published
+}
+
+// A capture is one term: from an epoch record to the first error. It is used by
+// one goroutine.
+type capture struct {
+	src      *source
+	follower *follower
+	decoder  *decoder
+	layouts  layouts
+	sorter   *sorter
+	encoder  *cdc.Encoder
+	log      changeLog
+	options  CaptureOptions
+	clock    func() time.Time
+	logger   *slog.Logger
+	boot     cdc.ID
+
+	upkeep upkeep
+	frozen *sync.WaitGroup // what was frozen and is not closed yet
+}
+
+// newCapture attaches to src and continues the history in log: from the last
+// captured position where it can be proved that nothing was missed, otherwise
+// after a break record. It appends the epoch record of the term.
+func newCapture(ctx context.Context, src *source, log changeLog, dir string, o CaptureOptions, clock func() time.Time, logger *slog.Logger) (*capture, error) {
+	c := &capture{src: src, log: log, options: o, clock: clock, logger: logger, boot: bootID()}
+	c.follower = newFollower(src, c.take, c.durable, o.MaxStall, clock)
+	c.sorter = newSorter(dir, o.SpillBytes)
+	var err error
+	if c.layouts, err = newLayouts(); err != nil {
+		return nil, err
+	}
+	c.decoder = newDecoder(c.layouts, logger)
+	if err := c.begin(ctx); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+func (c *capture) begin(ctx context.Context) error {
+	tail := c.log.Tail()
+	fresh := tail.Position.LSN == 0
+	doubt, err := c.attach(ctx, tail, fresh)
+	if err != nil {
+		return err
+	}
+	if err := c.decoder.load(c.follower.view, c.follower.view.pages); err != nil {
+		return fmt.Errorf("%s: %w", c.src.path, err)
+	}
+	term, err := cdc.NewID(nil)
+	if err != nil {
+		return err
+	}
+	if fresh && tail.Boundary.Lineage == (cdc.ID{}) {
+		if tail.Boundary.Lineage, err = cdc.NewID(nil); err != nil {
+			return err
+		}
+	}
+	c.encoder = cdc.NewEncoder(tail, tail.Position.Epoch+1, term, c.emit)
+	here := cdc.Boundary{CapturedAt: c.clock(), Source: tail.Boundary.Source}
+	if fresh || doubt == nil {
+		here.Source = c.sourcePosition(c.follower.position())
+	}
+	if err := c.encoder.Epoch(here); err != nil {
+		return err
+	}
+	if doubt != nil {
+		c.logger.Warn("history broken: a new snapshot is needed, replicas will take it up by themselves", "err", doubt)
+		here.Source = c.sourcePosition(c.follower.position())
+		if err := c.encoder.Break(here, doubt.Error()); err != nil {
+			return err
+		}
+	}
+	return c.durable()
+}
+
+// attach returns, as doubt, why the history cannot be continued.
+func (c *capture) attach(ctx context.Context, tail cdc.Tail, fresh bool) (doubt, err error) {
+	if fresh {
+		return nil, c.follower.attach(ctx)
+	}
+	err = c.follower.resume(ctx, resumptionOf(tail.Boundary.Source))
+	if errors.Is(err, errUnproved) && c.follower.pinned >= 0 {
+		return err, nil
+	}
+	return nil, err
+}
+
+// emit is where the encoder's records go.
+func (c *capture) emit(rec []byte, h cdc.Head, b *cdc.Boundary) error {
+	if err := c.log.Append(rec, h, b); err != nil {
+		return fmt.Errorf("%w: %w", errLog, err)
+	}
+	return nil
+}
+
+// take decodes one committed transaction into the encoder.
+func (c *capture) take(before, after sqlitefile.Pages, tx sqlitefile.WALTransaction, written []uint32) error {
+	c.sorter.reset()
+	if err := c.decoder.transaction(before, after, written, tx.DBSize, c.sorter); err != nil {
+		return fmt.Errorf("%s: transaction that ends at frame %d: %w", c.src.path, tx.Last, err)
+	}
+	if err := c.sorter.drain(c.encoder.Op); err != nil {
+		return err
+	}
+	b := cdc.Boundary{CapturedAt: c.clock(), Source: c.sourcePosition(c.follower.reader.Position())}
+	return c.encoder.End(b, false)
+}
+
+// durable makes every transaction taken so far survive a crash.
+func (c *capture) durable() error {
+	if err := c.encoder.Flush(); err != nil {
+		return err
+	}
+	if c.options.SyncSource {
+		if err := c.src.log.Sync(); err != nil {
+			return fmt.Errorf("%s: sync the SQLite WAL: %w", c.src.path, err)
+		}
+	}
+	if err := c.log.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", errLog, err)
+	}
+	return nil
+}
+
+// poll captures everything committed until now and makes it durable.
+func (c *capture) poll() (int, error) {
+	n, err := c.follower.poll()
+	if err != nil {
+		return n, err
+	}
+	if n > 0 {
+		return n, c.durable()
+	}
+	return 0, nil
+}
+
+func (c *capture) sourcePosition(p sqlitefile.WALPosition) cdc.SourcePosition {
+	return cdc.SourcePosition{
+		Salt: p.Salt, Frame: p.Frame, Checksum: p.Checksum, BigEndian: p.BigEndian,
+		PageSize: uint32(p.PageSize), DBSize: p.DBSize,
+		Device: c.src.id.device, Inode: c.src.id.inode, Boot: c.boot,
+	}
+}
+
+// close releases what the capture holds but the source, whose owner closes it.
+func (c *capture) close() error {
+	return errors.Join(c.follower.release(), c.sorter.close(), c.layouts.Close())
+}

@@ -1,0 +1,289 @@
+package primary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/durable"
+	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/wal"
+)
+
+// Options are what a Pipeline is made of.
+type Options struct {
+	Name      string // of the database
+	Path      string // of the source database file
+	Dir       string // where the change log and temporary files of this database go
+	Node      string
+	Stream    Stream
+	Snapshots snapshot.Store
+	Sources   *Sources // shared by all pipelines of the process
+	Capture   CaptureOptions
+	Snapshot  SnapshotOptions
+	ChangeLog ChangeLogOptions
+	Clock     func() time.Time
+	Logger    *slog.Logger
+}
+
+// ChangeLogOptions bound the change log on disk.
+type ChangeLogOptions struct {
+	SegmentBytes int64
+	MaxBytes     int64         // of records that wait to be published
+	RetainFor    time.Duration // records stay at least this long after they were acknowledged
+}
+
+// A Pipeline captures one database and ships it. Its methods may be called
+// concurrently; Run once.
+type Pipeline struct {
+	o     Options
+	calls chan call
+
+	status    statusBoard
+	ship      atomic.Pointer[shipper]
+	snapshots *snapshotter
+	audits    audits
+	changed   broadcast // whenever a position moves
+}
+
+// A call is work for the goroutine that owns the capture.
+type call struct {
+	do   func(*capture) error
+	done chan error
+}
+
+// New checks the options. It opens and starts nothing.
+func New(o Options) (*Pipeline, error) {
+	if o.Name == "" || o.Path == "" || o.Dir == "" || o.Stream == nil || o.Snapshots == nil || o.Sources == nil || o.Clock == nil || o.Logger == nil {
+		return nil, errors.New("primary: incomplete options")
+	}
+	p := &Pipeline{o: o, calls: make(chan call)}
+	p.o.Logger = o.Logger.With("db", o.Name)
+	p.status.init(o.Clock)
+	p.snapshots = newSnapshotter(p)
+	p.audits.clock = o.Clock
+	return p, nil
+}
+
+// retryAfter is the pause after a trouble that may heal.
+const retryAfter = time.Second
+
+// Run captures and ships until ctx ends. Trouble that may heal is a state, and
+// is retried; only what this process cannot mend by itself ends Run with
+// another error: a damaged change log, a fence, a data directory in use.
+func (p *Pipeline) Run(ctx context.Context) error {
+	if err := os.MkdirAll(p.o.Dir, 0o755); err != nil {
+		return fmt.Errorf("data directory of %s: %w", p.o.Name, err)
+	}
+	lock, err := durable.LockDir(p.o.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }() // the process ends or the next Run says so
+	for {
+		err := p.withLog(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, ErrFenced) || errors.Is(err, wal.ErrDamaged) || errors.Is(err, cdc.ErrVersion) {
+			return fmt.Errorf("database %s: %w", p.o.Name, err)
+		}
+		p.status.trouble(troubleLog, err)
+		p.o.Logger.Error("change log failed; it is opened again", "err", err)
+		if err := sleep(ctx, retryAfter); err != nil {
+			return err
+		}
+	}
+}
+
+// withLog runs over one opening of the change log. After a failed write or
+// fsync only what a new opening reads back can be believed.
+func (p *Pipeline) withLog(ctx context.Context) (err error) {
+	log, err := wal.Open(filepath.Join(p.o.Dir, "log"), wal.Options{SegmentBytes: p.o.ChangeLog.SegmentBytes, Logger: p.o.Logger})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errLog, err)
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	p.status.trouble(troubleLog, nil)
+	p.status.durable(log)
+	ship := &shipper{
+		stream: p.o.Stream, log: log, logger: p.o.Logger, makeRoom: p.snapshots.makeRoom,
+		trouble: func(err error) { p.status.trouble(troubleShip, err) }, moved: p.changed.notify,
+	}
+	p.ship.Store(ship)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.capture(ctx, log) })
+	g.Go(func() error { return ship.Run(ctx) })
+	g.Go(func() error { return p.snapshots.Run(ctx, log) })
+	return g.Wait()
+}
+
+// capture runs one term after another until the change log fails or ctx ends.
+func (p *Pipeline) capture(ctx context.Context, log *wal.Log) error {
+	for said := ""; ; {
+		err := p.term(ctx, log)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, errLog) {
+			return err
+		}
+		p.status.trouble(troubleCapture, err)
+		if text := err.Error(); text != said { // a file that stays away is said once
+			said = text
+			p.o.Logger.Warn("capture waits", "path", p.o.Path, "err", err)
+		}
+		if err := sleep(ctx, retryAfter); err != nil {
+			return err
+		}
+	}
+}
+
+// term captures from an epoch record to the first error.
+func (p *Pipeline) term(ctx context.Context, log *wal.Log) (err error) {
+	src, err := openSource(p.o.Path)
+	if err != nil {
+		return err
+	}
+	release, err := p.o.Sources.claim(src.id, p.o.Name)
+	if err != nil {
+		return errors.Join(err, src.close())
+	}
+	defer release()
+	var frozen sync.WaitGroup // their views read through the source's descriptors
+	defer func() {
+		p.snapshots.interrupt(err)
+		p.audits.drop()
+		frozen.Wait()
+		err = errors.Join(err, src.close())
+	}()
+	c, err := newCapture(ctx, src, log, p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	c.frozen = &frozen
+	w, err := watch(p.o.Path + "-wal")
+	if err != nil {
+		return err
+	}
+	go w.run()
+	defer func() { err = errors.Join(err, w.close()) }()
+	p.status.trouble(troubleCapture, nil)
+	p.o.Logger.Info("capturing", "path", p.o.Path, "epoch", c.encoder.Position().Epoch, "lsn", c.encoder.Position().LSN,
+		"pages", c.follower.view.pages, "page_size", c.follower.view.pageSize)
+	return p.follow(ctx, c, w)
+}
+
+// Bounds of the pause between two polls. Changes announce themselves through
+// inotify a little before they are visible, hence the short naps; the longest
+// pause only matters if an event were lost.
+const (
+	firstNap = 50 * time.Microsecond
+	lastNap  = 500 * time.Millisecond
+)
+
+// follow is the loop of a term.
+func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
+	pause := firstNap
+	for {
+		n, err := c.poll()
+		if err != nil {
+			return err
+		}
+		if err := c.maintain(n, p.snapshots.reading()); err != nil {
+			return err
+		}
+		if c.upkeep.pressed {
+			p.snapshots.interrupt(errSnapshotSpace)
+		}
+		if p.status.captured(c) {
+			p.changed.notify()
+			pause = firstNap
+		} else {
+			pause = min(2*pause, lastNap)
+		}
+		woken, err := p.wait(ctx, c, w, pause)
+		if err != nil {
+			return err
+		}
+		if woken {
+			pause = firstNap
+		}
+	}
+}
+
+// wait pauses until something may have happened, and serves one call.
+func (p *Pipeline) wait(ctx context.Context, c *capture, w *watcher, pause time.Duration) (woken bool, err error) {
+	if pause < time.Millisecond {
+		nap(pause)
+		pause = 0
+	}
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-w.wake:
+		return true, nil
+	case call := <-p.calls:
+		err := call.do(c)
+		call.done <- err
+		if errors.Is(err, errFreeze) {
+			err = nil
+		}
+		return true, err
+	case <-t.C:
+		return false, nil
+	}
+}
+
+// ask runs do in the goroutine that owns the capture, once there is one. An
+// error of do ends the term, unless it wraps errFreeze.
+func (p *Pipeline) ask(ctx context.Context, do func(*capture) error) error {
+	c := call{do: do, done: make(chan error, 1)}
+	select {
+	case p.calls <- c:
+		return <-c.done
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Sync returns a position that covers every transaction committed before the
+// call: captured, durable and published. Writers that never stop do not delay
+// it: it waits for what was committed at the call only.
+func (p *Pipeline) Sync(ctx context.Context) (cdc.Position, error) {
+	var at cdc.Position
+	err := p.ask(ctx, func(c *capture) error {
+		if _, err := c.poll(); err != nil {
+			return err
+		}
+		at = c.encoder.Position()
+		return nil
+	})
+	if err != nil {
+		return cdc.Position{}, fmt.Errorf("sync %s: %w", p.o.Name, err)
+	}
+	err = p.changed.wait(ctx, func() bool { return p.published() >= at.LSN })
+	if err != nil {
+		return at, fmt.Errorf("sync %s: captured up to %d, published up to %d: %w", p.o.Name, at.LSN, p.published(), err)
+	}
+	return at, nil
+}
+
+func (p *Pipeline) published() cdc.LSN {
+	if s := p.ship.Load(); s != nil {
+		return cdc.LSN(s.published.Load())
+	}
+	return 0
+}

@@ -1,0 +1,216 @@
+package primary
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/wal"
+)
+
+// ErrFenced means that the stream holds records that this primary did not
+// write: another one has, or had, the database. Nothing is overwritten.
+var ErrFenced = errors.New("fenced: the stream belongs to another primary or another history")
+
+// A StreamState is what a stream holds.
+type StreamState struct {
+	Exists      bool
+	First, Last cdc.LSN // First is Last+1 when it is empty
+	Messages    uint64
+	Bytes       uint64
+	MaxBytes    int64 // 0: no bound
+}
+
+// A Stream carries the records of one database; the sequence of a message is
+// the LSN of its record. It has one method more than an interface should,
+// because a publisher has to trim, too.
+//
+// Errors that the caller branches on have a method Condition() string:
+// "sequence", "full", "no_stream", "unavailable".
+type Stream interface {
+	State(ctx context.Context) (StreamState, error)
+	Create(ctx context.Context, first cdc.LSN) error
+	Get(ctx context.Context, lsn cdc.LSN) ([]byte, error)
+	Publish(ctx context.Context, after cdc.LSN, next func(context.Context) ([]byte, cdc.LSN, error), acked func(cdc.LSN)) error
+	PurgeBelow(ctx context.Context, lsn cdc.LSN) error
+	PurgeThrough(ctx context.Context, lsn cdc.LSN) error
+}
+
+func condition(err error) string {
+	var c interface{ Condition() string }
+	if errors.As(err, &c) {
+		return c.Condition()
+	}
+	return ""
+}
+
+const (
+	shipRetryFirst = 100 * time.Millisecond
+	shipRetryLast  = 2 * time.Second
+)
+
+// A shipper publishes the change log to the stream, from wherever the stream
+// ends.
+type shipper struct {
+	stream Stream
+	log    *wal.Log
+	logger *slog.Logger
+
+	published atomic.Uint64
+	// makeRoom is called when the stream is full. It returns after it has
+	// trimmed what can be trimmed.
+	makeRoom func(ctx context.Context) error
+	// trouble reports what the shipper waits for; nil when it ships.
+	trouble func(error)
+	moved   func() // published has changed
+}
+
+// Run ships until ctx ends or the change log fails or the primary is fenced.
+func (s *shipper) Run(ctx context.Context) error {
+	for pause := shipRetryFirst; ; pause = min(2*pause, shipRetryLast) {
+		before := s.published.Load()
+		err := s.once(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, wal.ErrFailed), errors.Is(err, wal.ErrDamaged):
+			return fmt.Errorf("%w: %w", errLog, err)
+		case condition(err) == "full":
+			if room := s.makeRoom(ctx); room != nil {
+				err = errors.Join(err, room)
+			}
+		}
+		s.trouble(err)
+		if s.published.Load() != before {
+			pause = shipRetryFirst
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// once reconciles with the stream and publishes until the first error.
+func (s *shipper) once(ctx context.Context) error {
+	after, err := s.reconcile(ctx)
+	if err != nil {
+		return err
+	}
+	s.published.Store(uint64(after))
+	s.moved()
+	r, err := s.log.Reader(after + 1)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }() // reading only: nothing can be lost
+	s.trouble(nil)
+	return s.stream.Publish(ctx, after, func(ctx context.Context) ([]byte, cdc.LSN, error) {
+		rec, h, err := r.Next(ctx)
+		return rec, h.LSN, err
+	}, func(lsn cdc.LSN) {
+		s.published.Store(uint64(lsn))
+		s.moved()
+	})
+}
+
+// reconcile finds the LSN after which to publish, by comparing the stream's
+// last record with the change log's. It never overwrites a foreign record.
+func (s *shipper) reconcile(ctx context.Context) (cdc.LSN, error) {
+	state, err := s.stream.State(ctx)
+	if err != nil {
+		return 0, err
+	}
+	first := s.log.First()
+	if first == 0 { // nothing captured yet, so nothing to compare with either
+		if state.Exists && state.Last > 0 {
+			return 0, s.foreign(state, "this data directory has no change log")
+		}
+		return 0, nil
+	}
+	switch {
+	case !state.Exists:
+		start, err := s.start(first)
+		if err != nil {
+			return 0, err
+		}
+		s.logger.Info("stream created", "first_lsn", start)
+		return start - 1, s.stream.Create(ctx, start)
+	case state.Last == 0:
+		return 0, nil
+	case state.Last > s.log.Last():
+		return 0, s.foreign(state, fmt.Sprintf("the change log here ends at %d", s.log.Last()))
+	case state.Last < first:
+		return s.forward(ctx, state, first)
+	case state.Messages == 0: // purged by us: nothing foreign was ever above our log
+		return state.Last, nil
+	}
+	return state.Last, s.same(ctx, state)
+}
+
+// same checks that the stream's last record is ours.
+func (s *shipper) same(ctx context.Context, state StreamState) error {
+	theirs, err := s.stream.Get(ctx, state.Last)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // trimmed meanwhile, which only we do
+	}
+	if err != nil {
+		return err
+	}
+	ours, err := s.log.Record(state.Last)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(ours, theirs) {
+		return s.foreign(state, "its last record differs from the one in the change log here")
+	}
+	return nil
+}
+
+// forward handles a stream that ends before the change log begins: what lies
+// between is gone, so the stream goes on at a record where replicas can start
+// from a snapshot.
+func (s *shipper) forward(ctx context.Context, state StreamState, first cdc.LSN) (cdc.LSN, error) {
+	start, err := s.start(first)
+	if err != nil {
+		return 0, err
+	}
+	s.logger.Warn("the stream ends before the change log begins; it goes on at a later record, replicas take up a snapshot",
+		"stream_last", state.Last, "first_lsn", start)
+	return start - 1, s.stream.PurgeThrough(ctx, start-1)
+}
+
+// start is the first record from which a stream can begin: the one after a
+// boundary, or record 1.
+func (s *shipper) start(first cdc.LSN) (cdc.LSN, error) {
+	if first == 1 {
+		return 1, nil
+	}
+	b, err := s.log.Boundary(first)
+	if err != nil {
+		return 0, err
+	}
+	return b.LSN + 1, nil
+}
+
+func (s *shipper) foreign(state StreamState, why string) error {
+	return fmt.Errorf("%w: it ends at record %d and %s; if the other primary is gone for good, delete the stream with "+
+		"`nats stream rm`, otherwise stop this one", ErrFenced, state.Last, why)
+}
+
+// sleep waits for d or for the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,349 @@
+package primary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/wal"
+)
+
+// errSnapshotSpace ends the making of a snapshot whose pin costs too much.
+var errSnapshotSpace = errors.New("the SQLite WAL grew past half of max_sqlite_wal while the snapshot was read; it is tried again later")
+
+// SnapshotOptions say when snapshots are made and how many are kept.
+type SnapshotOptions struct {
+	Interval   time.Duration // age at which a new one is made, if anything changed
+	AfterBytes int64         // bytes of operations after which a new one is made
+	Keep       int
+	ChunkBytes int
+	Codec      snapshot.Codec
+}
+
+const (
+	dueEvery        = time.Second // between two looks at whether a snapshot is due
+	snapshotBackOff = 15 * time.Second
+)
+
+// A snapshotter makes, retains and trims below the snapshots of one pipeline.
+type snapshotter struct {
+	p        *Pipeline
+	requests chan chan error
+
+	mu      sync.Mutex
+	cancel  context.CancelCauseFunc // of the one being made
+	newest  snapshot.Manifest
+	oldest  cdc.LSN
+	have    bool
+	broken  cdc.LSN // the last break record known
+	retryAt time.Time
+	acked   ackHistory
+	percent snapshot.Progress
+}
+
+func newSnapshotter(p *Pipeline) *snapshotter {
+	return &snapshotter{p: p, requests: make(chan chan error), acked: ackHistory{keep: p.o.ChangeLog.RetainFor}}
+}
+
+// Run makes a snapshot whenever one is due or asked for, and trims.
+func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
+	if err := s.recall(ctx, log); err != nil {
+		return err
+	}
+	tick := time.NewTicker(dueEvery)
+	defer tick.Stop()
+	for {
+		var asked chan error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case asked = <-s.requests:
+		case <-tick.C:
+			s.acked.note(s.p.o.Clock(), s.p.published())
+			if !s.due(log) {
+				continue
+			}
+		}
+		err := s.make(ctx)
+		if asked != nil {
+			asked <- err
+		}
+		if err == nil {
+			err = s.trim(ctx, log)
+		}
+		s.report(err)
+		if errors.Is(err, wal.ErrFailed) {
+			return fmt.Errorf("%w: %w", errLog, err)
+		}
+	}
+}
+
+// recall learns the state left by an earlier run: the newest snapshot, and
+// whether a break record came after it.
+func (s *snapshotter) recall(ctx context.Context, log *wal.Log) error {
+	for {
+		err := s.refresh(ctx)
+		if err == nil {
+			break
+		}
+		s.report(err)
+		if err := sleep(ctx, retryAfter); err != nil {
+			return err
+		}
+	}
+	s.report(nil)
+	broken, err := lastBreak(ctx, log, s.newestLSN()+1)
+	if err != nil {
+		return err
+	}
+	s.noteBreak(broken)
+	return nil
+}
+
+func (s *snapshotter) refresh(ctx context.Context) error {
+	list, err := snapshot.List(ctx, s.p.o.Snapshots)
+	if err != nil && list == nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.have = len(list) > 0; s.have {
+		s.newest, s.oldest = list[len(list)-1], list[0].Position.LSN
+	}
+	return nil
+}
+
+func (s *snapshotter) newestLSN() cdc.LSN {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newest.Position.LSN
+}
+
+// noteBreak tells that only a snapshot at or above lsn leads on.
+func (s *snapshotter) noteBreak(lsn cdc.LSN) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = max(s.broken, lsn)
+}
+
+// lastBreak is the LSN of the last break record at or above from, 0 for none.
+func lastBreak(ctx context.Context, log *wal.Log, from cdc.LSN) (last cdc.LSN, err error) {
+	end := log.Durable()
+	from = max(from, log.First())
+	if from == 0 || from > end {
+		return 0, nil
+	}
+	r, err := log.Reader(from)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = r.Close() }() // reading only
+	for lsn := from; lsn <= end; lsn++ {
+		_, h, err := r.Next(ctx)
+		if err != nil {
+			return last, err
+		}
+		if h.Kind == cdc.Break {
+			last = h.LSN
+		}
+	}
+	return last, nil
+}
+
+// due reports whether a snapshot should be made now.
+func (s *snapshotter) due(log *wal.Log) bool {
+	now := s.p.o.Clock()
+	tail := log.Tail()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if tail.Position.LSN == 0 || now.Before(s.retryAt) {
+		return false
+	}
+	grown := tail.Boundary.Bytes - min(tail.Boundary.Bytes, s.newest.Totals.Bytes)
+	o := s.p.o.Snapshot
+	switch {
+	case !s.have, s.newest.Position.LSN < s.broken, s.newest.Position.Lineage != tail.Position.Lineage:
+		return true
+	case s.newest.Position.LSN+1 < log.First():
+		return true
+	case grown == 0:
+		return false
+	}
+	return int64(grown) >= o.AfterBytes || now.Sub(s.newest.CreatedAt) >= o.Interval
+}
+
+// Snapshot makes a snapshot now and returns when it is complete.
+func (p *Pipeline) Snapshot(ctx context.Context) (snapshot.Manifest, error) {
+	done := make(chan error, 1)
+	select {
+	case p.snapshots.requests <- done:
+	case <-ctx.Done():
+		return snapshot.Manifest{}, context.Cause(ctx)
+	}
+	select {
+	case err := <-done:
+		p.snapshots.mu.Lock()
+		defer p.snapshots.mu.Unlock()
+		return p.snapshots.newest, err
+	case <-ctx.Done():
+		return snapshot.Manifest{}, context.Cause(ctx)
+	}
+}
+
+// make freezes the source and copies it into the store.
+func (s *snapshotter) make(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.setCancel(cancel)
+	defer s.setCancel(nil)
+	frozen, err := s.p.freeze(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = frozen.Close() }() // a read transaction: nothing to lose
+	at, began := frozen.Boundary.Source, s.p.o.Clock()
+	m, err := snapshot.Make(ctx, s.p.o.Snapshots, frozen, snapshot.Manifest{
+		Database: s.p.o.Name, Node: s.p.o.Node, Position: frozen.At, Totals: snapshot.TotalsOf(frozen.Boundary), Source: &at,
+	}, s.options())
+	if err != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	s.mu.Lock()
+	s.newest, s.have, s.percent = m, true, snapshot.Progress{}
+	s.mu.Unlock()
+	s.p.o.Logger.Info("snapshot made", "lsn", m.Position.LSN, "bytes", m.Size(), "stored_bytes", m.StoredSize(), "took", s.p.o.Clock().Sub(began))
+	return nil
+}
+
+func (s *snapshotter) options() snapshot.Options {
+	return snapshot.Options{
+		Codec: s.p.o.Snapshot.Codec, ChunkBytes: s.p.o.Snapshot.ChunkBytes,
+		Progress: func(p snapshot.Progress) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.percent = p
+		},
+	}
+}
+
+func (s *snapshotter) setCancel(cancel context.CancelCauseFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancel = cancel
+}
+
+// interrupt ends the making of a snapshot, if one is being made.
+func (s *snapshotter) interrupt(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancel != nil {
+		s.cancel(why)
+	}
+}
+
+// reading reports whether a snapshot holds a pin.
+func (s *snapshotter) reading() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cancel != nil
+}
+
+func (s *snapshotter) report(err error) {
+	s.p.status.trouble(troubleSnapshot, err)
+	if err == nil {
+		return
+	}
+	s.p.o.Logger.Warn("snapshot failed; it is tried again", "err", err, "after", snapshotBackOff)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retryAt = s.p.o.Clock().Add(snapshotBackOff)
+	s.percent = snapshot.Progress{}
+}
+
+// trim deletes old snapshots, then what no kept snapshot needs of the stream
+// and of the change log.
+func (s *snapshotter) trim(ctx context.Context, log *wal.Log) error {
+	_, oldest, err := snapshot.Retain(ctx, s.p.o.Snapshots, snapshot.Retention{Keep: s.p.o.Snapshot.Keep})
+	if err != nil || oldest == 0 {
+		return err
+	}
+	s.mu.Lock()
+	s.oldest = oldest
+	s.mu.Unlock()
+	published := s.p.published()
+	if published > 0 {
+		if err := s.p.o.Stream.PurgeBelow(ctx, min(oldest, published)); err != nil {
+			return err
+		}
+	}
+	// Acknowledged is not durable yet on the other side: keep what is young.
+	return log.Trim(min(oldest, s.acked.before(s.p.o.Clock())))
+}
+
+// makeRoom frees space in a full stream: it keeps only what the newest snapshot
+// needs, and makes a new snapshot when that is not enough. When one transaction
+// is larger than the stream, the stream goes on above the snapshot.
+func (s *snapshotter) makeRoom(ctx context.Context) error {
+	stream, published := s.p.o.Stream, s.p.published()
+	state, err := stream.State(ctx)
+	if err != nil {
+		return err
+	}
+	if newest := s.newestLSN(); newest > state.First && newest <= published {
+		return stream.PurgeBelow(ctx, newest)
+	}
+	m, err := s.p.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	at := m.Position.LSN
+	if at <= published {
+		return stream.PurgeBelow(ctx, at)
+	}
+	s.p.o.Logger.Warn("the stream is too small for what waits to be published; replicas take up a new snapshot", "lsn", at)
+	return stream.PurgeThrough(ctx, at)
+}
+
+// freeze gives a frozen state of the source.
+func (p *Pipeline) freeze(ctx context.Context) (f *Frozen, err error) {
+	err = p.ask(ctx, func(c *capture) error {
+		var err error
+		f, err = c.freeze()
+		return err
+	})
+	return f, err
+}
+
+// An ackHistory remembers what had been acknowledged a while ago.
+type ackHistory struct {
+	keep  time.Duration
+	marks []ackMark // oldest first
+}
+
+type ackMark struct {
+	at  time.Time
+	lsn cdc.LSN
+}
+
+// note adds a mark, at most 60 for the time that is kept.
+func (a *ackHistory) note(now time.Time, lsn cdc.LSN) {
+	if n := len(a.marks); n > 0 && now.Sub(a.marks[n-1].at) < a.keep/60 {
+		return
+	}
+	a.marks = append(a.marks, ackMark{now, lsn})
+	for len(a.marks) > 1 && now.Sub(a.marks[1].at) >= a.keep {
+		a.marks = a.marks[1:]
+	}
+}
+
+// before is the last LSN known to have been acknowledged for long enough.
+func (a *ackHistory) before(now time.Time) cdc.LSN {
+	if len(a.marks) == 0 || now.Sub(a.marks[0].at) < a.keep {
+		return 0
+	}
+	return a.marks[0].lsn
+}

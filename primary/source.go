@@ -1,0 +1,231 @@
+package primary
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
+)
+
+// Errors that say what state a source is in.
+var (
+	// errAbsent: the file is missing or empty; it may come.
+	errAbsent = errors.New("no database there yet")
+	// errReplaced: the path leads to other files than the ones that are open.
+	errReplaced = errors.New("database file was replaced")
+	// ErrNotDatabase: the file can never be a source as it is.
+	ErrNotDatabase = errors.New("not a SQLite database")
+	// errLocked: another connection keeps every other one out.
+	errLocked = errors.New("database is locked exclusively by another program")
+)
+
+// A fileID names an inode.
+type fileID struct{ device, inode uint64 }
+
+func statID(path string) (fileID, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fileID{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return fileID{uint64(st.Dev), st.Ino}, nil
+}
+
+// A source owns every descriptor and connection of one database in this
+// process; nothing else in the process may open a path of it. POSIX drops all
+// locks of a process on a file when any descriptor of it is closed, so the
+// descriptors here close only after the last connection.
+//
+// A connection inside a transaction cannot checkpoint, hence the roles.
+type source struct {
+	path string
+	id   fileID // of the database file
+	shm  fileID
+	wal  fileID
+
+	control *sqlite.Conn    // reads the marks, checkpoints
+	helper  *sqlite.Conn    // takes the write lock; waits for nothing
+	pins    [2]*sqlite.Conn // hold read transactions, in turn
+	db      *os.File        // the database file, read only
+	log     *os.File        // the -wal file, read only
+}
+
+// lockPatience is how long the first access waits for a writer, or for an
+// application that checkpoints, before it says that the database is locked.
+const lockPatience = 5 * time.Second
+
+// openSource opens the database at path and sets its journal mode to WAL.
+func openSource(path string) (_ *source, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && info.Size() == 0:
+		return nil, fmt.Errorf("%s: %w", path, errAbsent)
+	case err != nil:
+		return nil, fmt.Errorf("source database: %w", err)
+	case info.IsDir():
+		return nil, fmt.Errorf("%s is a directory: %w; set path to a database file", path, ErrNotDatabase)
+	}
+	s := &source{path: path}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if err := s.connect(); err != nil {
+		return nil, explainOpen(path, err)
+	}
+	if s.db, err = os.Open(path); err != nil {
+		return nil, fmt.Errorf("source database: %w", err)
+	}
+	if s.log, err = os.Open(path + "-wal"); err != nil {
+		return nil, fmt.Errorf("SQLite WAL of the source database: %w", err)
+	}
+	return s, s.identify()
+}
+
+func (s *source) connect() error {
+	var err error
+	if s.control, err = sqlite.Open(s.path, sqlite.Options{BusyTimeout: lockPatience}); err != nil {
+		return err
+	}
+	mode, err := s.control.QueryText("PRAGMA journal_mode")
+	if err != nil {
+		return err
+	}
+	if !strings.EqualFold(mode, "wal") {
+		if mode, err = s.control.QueryText("PRAGMA journal_mode=WAL"); err != nil {
+			return err
+		}
+	}
+	if !strings.EqualFold(mode, "wal") {
+		return fmt.Errorf("journal mode is %q and cannot be set to WAL", mode)
+	}
+	if s.helper, err = sqlite.Open(s.path, sqlite.Options{}); err != nil {
+		return err
+	}
+	for i := range s.pins {
+		if s.pins[i], err = sqlite.Open(s.path, sqlite.Options{BusyTimeout: lockPatience}); err != nil {
+			return err
+		}
+	}
+	// The first read makes SQLite create -wal and -shm.
+	if err := s.pins[0].OpenRead(); err != nil {
+		return err
+	}
+	return s.pins[0].Rollback()
+}
+
+// explainOpen says what a failed first access means to the user.
+func explainOpen(path string, err error) error {
+	switch {
+	case sqlite.IsNotADatabase(err):
+		return fmt.Errorf("%s: %w (or it is encrypted): set path to an unencrypted SQLite 3 file: %w", path, ErrNotDatabase, err)
+	case sqlite.IsBusy(err):
+		return fmt.Errorf("%s: %w; end its locking_mode=EXCLUSIVE or its open transaction: %w", path, errLocked, err)
+	case sqlite.IsCantOpen(err), sqlite.IsReadOnly(err):
+		return fmt.Errorf("%s: the file and its directory must be writable for this user, SQLite keeps -wal and -shm beside it: %w", path, err)
+	}
+	return fmt.Errorf("source database %s: %w", path, err)
+}
+
+// identify notes which inodes are open.
+func (s *source) identify() (err error) {
+	if s.id, err = statID(s.path); err != nil {
+		return err
+	}
+	if s.wal, err = statID(s.path + "-wal"); err != nil {
+		return err
+	}
+	s.shm, err = statID(s.path + "-shm")
+	return err
+}
+
+// unmoved checks that the three paths still lead to the open files: unlinking
+// or replacing one is invisible to reads.
+func (s *source) unmoved() error {
+	for _, f := range []struct {
+		suffix string
+		want   fileID
+	}{{"", s.id}, {"-wal", s.wal}, {"-shm", s.shm}} {
+		got, err := statID(s.path + f.suffix)
+		if err != nil || got != f.want {
+			return fmt.Errorf("%s%s: %w", s.path, f.suffix, errReplaced)
+		}
+	}
+	return nil
+}
+
+// walBytes is the size of the -wal file.
+func (s *source) walBytes() (int64, error) {
+	info, err := s.log.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("SQLite WAL of %s: %w", s.path, err)
+	}
+	return info.Size(), nil
+}
+
+// marks reads mxFrame and nBackfill. A torn wal-index header is retried, for a
+// bounded time: only a writer that dies leaves one, until the next recovers it.
+func (s *source) marks() (sqlite.Checkpoint, error) {
+	for try := 0; ; try++ {
+		m, err := s.control.Checkpoint(sqlite.Noop)
+		if err != nil {
+			return m, fmt.Errorf("%s: read the wal-index: %w", s.path, err)
+		}
+		if m.HasWAL {
+			return m, nil
+		}
+		if !m.Busy {
+			return m, fmt.Errorf("%s: no longer in WAL mode", s.path)
+		}
+		if try >= maxMarkTries {
+			return m, fmt.Errorf("%s: the wal-index stays unreadable", s.path)
+		}
+		nap(50 * time.Microsecond)
+	}
+}
+
+// maxMarkTries bounds the tries to read the wal-index, 50 µs apart: 1 s.
+const maxMarkTries = 20_000
+
+// nap sleeps shorter than the runtime's timers can, which are good to about a
+// millisecond. It blocks the thread.
+func nap(d time.Duration) {
+	ts := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&ts, nil)
+}
+
+// close releases everything, connections first.
+func (s *source) close() error {
+	var errs []error
+	for _, c := range []*sqlite.Conn{s.helper, s.pins[0], s.pins[1], s.control} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
+	}
+	for _, f := range []*os.File{s.log, s.db} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// bootID names the machine's current boot, as long as it can be read.
+func bootID() cdc.ID {
+	var id cdc.ID
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return cdc.ID{}
+	}
+	if id.UnmarshalText([]byte(strings.ReplaceAll(strings.TrimSpace(string(b)), "-", ""))) != nil {
+		return cdc.ID{}
+	}
+	return id
+}

@@ -1,0 +1,32 @@
+package primary
+
+import (
+	"fmt"
+	"sync"
+)
+
+// Sources keeps two pipelines of one process from opening the same database
+// under two names: the descriptors of one would drop the locks of the other.
+// The zero value is ready.
+type Sources struct {
+	mu    sync.Mutex
+	owner map[fileID]string
+}
+
+// claim notes that db uses the file id.
+func (s *Sources) claim(id fileID, db string) (release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if other, ok := s.owner[id]; ok {
+		return nil, fmt.Errorf("databases %s and %s are one file; remove one of them from the config", other, db)
+	}
+	if s.owner == nil {
+		s.owner = map[fileID]string{}
+	}
+	s.owner[id] = db
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.owner, id)
+	}, nil
+}

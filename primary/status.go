@@ -1,0 +1,208 @@
+package primary
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
+	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/wal"
+)
+
+// States of a pipeline, one word each.
+const (
+	StateStarting     = "starting"
+	StateWaiting      = "waiting"      // for the database file
+	StateSnapshotting = "snapshotting" // the snapshot that replicas need is being made
+	StateStreaming    = "streaming"
+	StateResyncing    = "resyncing" // changes may have been missed
+	StateOffline      = "offline"   // NATS does not answer; the change log goes on
+	StateDiskFull     = "disk_full"
+	StateFenced       = "fenced"
+	StateFailed       = "failed"
+)
+
+// A Status is what a pipeline says of itself. Metrics and tests use it, too.
+type Status struct {
+	Name      string          `json:"name"`
+	Path      string          `json:"path"`
+	State     string          `json:"state"`
+	Since     time.Time       `json:"since"`
+	Error     string          `json:"error,omitempty"`
+	LSN       LSNs            `json:"lsn"`
+	Position  cdc.Position    `json:"position"` // captured
+	Totals    snapshot.Totals `json:"totals"`   // at Position
+	Snapshot  SnapshotStatus  `json:"snapshot"`
+	Capture   CaptureStatus   `json:"capture"`
+	ChangeLog ChangeLogStatus `json:"change_log"`
+}
+
+// LSNs say how far each step has come.
+type LSNs struct {
+	Captured  cdc.LSN `json:"captured"`
+	Durable   cdc.LSN `json:"durable"`
+	Published cdc.LSN `json:"published"`
+}
+
+// A SnapshotStatus describes the snapshots of a database.
+type SnapshotStatus struct {
+	Newest  cdc.LSN            `json:"newest_lsn"`
+	Oldest  cdc.LSN            `json:"oldest_lsn"`
+	Made    time.Time          `json:"made_at,omitzero"`
+	Bytes   int64              `json:"bytes"`
+	Stored  int64              `json:"stored_bytes"`
+	Working *snapshot.Progress `json:"progress,omitempty"`
+}
+
+// A CaptureStatus describes what the capture does to the source.
+type CaptureStatus struct {
+	SQLiteWALBytes int64         `json:"sqlite_wal_bytes"`
+	Generations    uint64        `json:"generations"`
+	Repins         uint64        `json:"repins"`
+	Turnovers      uint64        `json:"turnovers"`
+	Unfinished     uint64        `json:"turnovers_unfinished"`
+	LongestStall   time.Duration `json:"longest_stall_ns"`
+	SpilledBytes   int64         `json:"spilled_bytes"`
+}
+
+// A ChangeLogStatus describes the change log on disk.
+type ChangeLogStatus struct {
+	First cdc.LSN `json:"first_lsn"`
+	Bytes int64   `json:"bytes"`
+}
+
+// A trouble is what one part of the pipeline waits for.
+type trouble int
+
+const (
+	troubleCapture trouble = iota
+	troubleShip
+	troubleSnapshot
+	troubleLog
+	troubles // their number
+)
+
+// A statusBoard is where the parts of a pipeline note how they are.
+type statusBoard struct {
+	mu      sync.Mutex
+	clock   func() time.Time
+	started bool
+	errs    [troubles]error
+	state   string
+	since   time.Time
+
+	position cdc.Position
+	totals   snapshot.Totals
+	capture  CaptureStatus
+	log      *wal.Log
+}
+
+func (b *statusBoard) init(clock func() time.Time) {
+	b.clock, b.state, b.since = clock, StateStarting, clock()
+}
+
+// trouble notes what a part waits for; nil when it works.
+func (b *statusBoard) trouble(t trouble, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.errs[t] = err
+	if t == troubleCapture && err == nil {
+		b.started = true
+	}
+}
+
+func (b *statusBoard) durable(log *wal.Log) {
+	tail := log.Tail()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.log, b.position, b.totals = log, tail.Position, snapshot.TotalsOf(tail.Boundary)
+}
+
+// captured notes how far c has come and reports whether that is news.
+func (b *statusBoard) captured(c *capture) bool {
+	at, f := c.encoder.Position(), c.follower
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.capture = CaptureStatus{
+		SQLiteWALBytes: int64(f.position().Frame) * int64(f.view.pageSize),
+		Generations:    f.stats.Generations, Repins: f.stats.Repins, Turnovers: f.stats.Turnovers,
+		Unfinished: f.stats.Unfinished, LongestStall: f.stats.LongestStall, SpilledBytes: c.sorter.spilled(),
+	}
+	if at == b.position {
+		return false
+	}
+	b.position, b.totals = at, snapshot.TotalsOf(c.encoder.Last())
+	return true
+}
+
+func isDiskFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || sqlite.IsFull(err)
+}
+
+// word derives the state from the troubles and tells which error explains it.
+// The caller holds the lock.
+func (b *statusBoard) word(needSnapshot bool) (string, error) {
+	ship, capture, log := b.errs[troubleShip], b.errs[troubleCapture], b.errs[troubleLog]
+	switch {
+	case errors.Is(ship, ErrFenced):
+		return StateFenced, ship
+	case isDiskFull(log), isDiskFull(capture):
+		return StateDiskFull, errors.Join(log, capture)
+	case log != nil:
+		return StateFailed, log
+	case errors.Is(capture, errAbsent):
+		return StateWaiting, capture
+	case errors.Is(capture, errLost), errors.Is(capture, errReplaced):
+		return StateResyncing, capture
+	case capture != nil:
+		return StateFailed, capture
+	case !b.started:
+		return StateStarting, nil
+	case ship != nil:
+		return StateOffline, ship
+	case needSnapshot:
+		return StateSnapshotting, b.errs[troubleSnapshot]
+	}
+	return StateStreaming, b.errs[troubleSnapshot]
+}
+
+// Status is a copy of the present state.
+func (p *Pipeline) Status() Status {
+	s := Status{Name: p.o.Name, Path: p.o.Path, LSN: LSNs{Published: p.published()}}
+	need := p.snapshots.status(&s.Snapshot)
+	b := &p.status
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	state, err := b.word(need)
+	if state != b.state {
+		b.state, b.since = state, b.clock()
+	}
+	if err != nil {
+		s.Error = err.Error()
+	}
+	s.State, s.Since = b.state, b.since
+	s.Position, s.Totals, s.Capture = b.position, b.totals, b.capture
+	s.LSN.Captured = b.position.LSN
+	if b.log != nil {
+		s.LSN.Durable = b.log.Durable()
+		s.ChangeLog = ChangeLogStatus{First: b.log.First(), Bytes: b.log.Size()}
+	}
+	return s
+}
+
+// status fills in what there is and reports whether replicas wait for a
+// snapshot.
+func (s *snapshotter) status(out *SnapshotStatus) (needed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*out = SnapshotStatus{Newest: s.newest.Position.LSN, Oldest: s.oldest, Made: s.newest.CreatedAt, Bytes: s.newest.Size(), Stored: s.newest.StoredSize()}
+	if s.percent.Total > 0 {
+		progress := s.percent
+		out.Working = &progress
+	}
+	return !s.have || s.newest.Position.LSN < s.broken
+}

@@ -1,0 +1,105 @@
+package primary
+
+import (
+	"fmt"
+	"time"
+)
+
+// errSpace means that the SQLite WAL has passed its bound while the capture was
+// behind: the pin is given up so that the application can go on.
+var errSpace = fmt.Errorf("%w: the SQLite WAL has passed max_sqlite_wal", errLost)
+
+const (
+	lookAfter    = time.Second // between looks at files and sizes
+	idleTurnover = time.Second // without a write until the SQLite WAL is made free to start over
+	leaveLock0   = 32          // frames of a new generation after which the pin leaves lock 0
+	maxBackOff   = 2 * time.Second
+)
+
+// An upkeep decides when the pin moves and when the SQLite WAL is turned over.
+type upkeep struct {
+	looked    time.Time     // when files and sizes were last looked at
+	wrote     time.Time     // when a transaction was last seen
+	backOff   time.Duration // after a turnover that did not finish
+	notBefore time.Time     // for the next one
+	idleTried bool          // since the last write
+	alarmed   bool          // the size of the SQLite WAL was reported
+	pressed   bool          // the SQLite WAL has passed half of its bound while a snapshot is read
+}
+
+// maintain keeps the SQLite WAL short. held says that a snapshot is being read,
+// whose pin makes a turnover impossible anyway. n transactions were just
+// captured.
+func (c *capture) maintain(n int, held bool) error {
+	u, now := &c.upkeep, c.clock()
+	if n > 0 {
+		u.wrote, u.idleTried = now, false
+	}
+	if now.Sub(u.looked) >= lookAfter {
+		u.looked = now
+		if err := c.look(held); err != nil {
+			return err
+		}
+	}
+	f := c.follower
+	frame := f.position().Frame
+	behind := frame - min(f.pinFrame, frame)
+	switch full := int64(frame)*int64(f.view.pageSize) >= c.options.TurnoverBytes; {
+	case f.settled:
+		return nil
+	case full && !held && !now.Before(u.notBefore):
+		return c.turnover(true)
+	case n == 0 && !u.idleTried && !held && now.Sub(u.wrote) >= idleTurnover:
+		u.idleTried = true
+		return c.turnover(false)
+	case behind >= c.options.RepinFrames, f.pinFrame == 0 && frame >= leaveLock0:
+		return f.repin()
+	}
+	return nil
+}
+
+// turnover tries one and, when another reader is in the way, tries later and
+// later: each try costs the writers a stall.
+func (c *capture) turnover(force bool) error {
+	u := &c.upkeep
+	before := c.follower.stats.Unfinished
+	if err := c.follower.turnover(force); err != nil {
+		return err
+	}
+	if c.follower.stats.Unfinished == before {
+		u.backOff, u.notBefore = 0, time.Time{}
+		return nil
+	}
+	u.backOff = min(max(2*u.backOff, 50*time.Millisecond), maxBackOff)
+	u.notBefore = c.clock().Add(u.backOff)
+	return nil
+}
+
+// look checks that the files are still the ones that are open and that the
+// SQLite WAL keeps within bounds.
+func (c *capture) look(held bool) error {
+	if err := c.src.unmoved(); err != nil {
+		return err
+	}
+	m, err := c.src.marks()
+	if err != nil {
+		return err
+	}
+	// The file keeps its size when SQLite starts over; what counts is what it holds.
+	u, pageSize := &c.upkeep, int64(c.follower.view.pageSize)
+	size := int64(m.Frames) * pageSize
+	u.pressed = held && size > c.options.MaxSQLiteWAL/2
+	if size <= c.options.MaxSQLiteWAL {
+		u.alarmed = false
+		return nil
+	}
+	if behind := int64(m.Frames-min(m.Frames, c.follower.position().Frame)) * pageSize; behind > c.options.MaxSQLiteWAL/2 {
+		return fmt.Errorf("%s: %d bytes, %d of them not captured: %w", c.src.path, size, behind, errSpace)
+	}
+	if !u.alarmed {
+		u.alarmed = true
+		c.logger.Warn("the SQLite WAL cannot be started over because another connection keeps a read transaction open; end it",
+			"bytes", size, "max_sqlite_wal", c.options.MaxSQLiteWAL, "snapshot_reading", held)
+	}
+	return nil
+}
