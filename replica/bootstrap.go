@@ -1,0 +1,106 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
+	"github.com/sqlite-replicator/replicator/snapshot"
+)
+
+// open opens the replica's file, after restoring it from a snapshot if there is
+// none.
+func (r *Replica) open(ctx context.Context) error {
+	_, err := os.Stat(r.o.Path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if err := r.bootstrap(ctx); err != nil {
+			return err
+		}
+	case err != nil:
+		return fmt.Errorf("replica: %w", err)
+	default:
+		if err := ours(r.o.Path); err != nil {
+			return err
+		}
+	}
+	g, err := openGuard(r.o.Path, guardOptions{
+		cacheBytes: r.o.Apply.CacheBytes, checkpointBytes: r.o.Apply.CheckpointBytes, hold: r.o.Apply.HoldWriteLock,
+	})
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	a, err := newApplier(g, r.o.SpoolDir, r.o.Clock.Now)
+	if err != nil {
+		return errors.Join(err, g.close())
+	}
+	r.a = a
+	r.o.Logger.Info("replica file open", "path", r.o.Path, "lsn", a.mark.LSN, "epoch", a.mark.Epoch)
+	return nil
+}
+
+// ours refuses a file that this program did not make: it is never overwritten.
+func ours(path string) error {
+	c, err := sqlite.Open(path, sqlite.Options{ReadOnly: true, BusyTimeout: busyTimeout})
+	if sqlite.IsNotADatabase(err) {
+		return &exitError{fmt.Errorf("replica: file %s exists and is not a SQLite database: move it away, or choose another path", path)}
+	}
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	_, found, err := readPosition(c)
+	if cerr := c.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil && !found {
+		err = &exitError{fmt.Errorf("replica: file %s exists and is not a replica: move it away, or choose another path", path)}
+	}
+	return err
+}
+
+// bootstrap makes the file from the newest snapshot.
+func (r *Replica) bootstrap(ctx context.Context) error {
+	snap, err := r.o.Snapshots.Newest(ctx, 0)
+	if err != nil {
+		return err
+	}
+	tmp, err := r.fetch(ctx, snap)
+	if err != nil {
+		return err
+	}
+	if err := claimFile(tmp, snap.At, r.o.Clock); err != nil {
+		return err
+	}
+	if err := snapshot.Install(tmp, r.o.Path); err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	r.seeded = snap.At
+	r.o.Logger.Info("snapshot restored", "path", r.o.Path, "lsn", snap.At.LSN, "bytes", snap.Bytes)
+	return nil
+}
+
+// fetch restores a snapshot into the replica's own directory.
+func (r *Replica) fetch(ctx context.Context, snap Snapshot) (path string, err error) {
+	path = filepath.Join(r.work, "restore.db")
+	r.board.set(Restoring)
+	r.o.Logger.Info("restoring snapshot", "lsn", snap.At.LSN, "bytes", snap.Bytes)
+	err = snap.Restore(ctx, path, func(done int64) {
+		r.board.progress(Progress{Done: uint64(done), Total: uint64(snap.Bytes), Unit: "bytes"})
+	})
+	if err != nil {
+		return "", fmt.Errorf("replica: restore snapshot at LSN %d: %w", snap.At.LSN, err)
+	}
+	return path, nil
+}
+
+// claimFile makes a restored file a replica, complete in one file.
+func claimFile(path string, at Mark, clock Clock) error {
+	c, err := sqlite.Open(path, sqlite.Options{CheckpointOnClose: true})
+	if err != nil {
+		return fmt.Errorf("replica: claim restored file: %w", err)
+	}
+	return errors.Join(claim(c, at, clock.Now()), c.Close())
+}

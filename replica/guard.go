@@ -1,0 +1,153 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
+)
+
+// errStray means that something else has written to the replica's file.
+var errStray = errors.New("replica: another program wrote to this replica's file, which only the replicator may write; it will be compared with a snapshot")
+
+const (
+	// busyTimeout is how long SQLite waits for another writer before a context is
+	// looked at again.
+	busyTimeout = 500 * time.Millisecond
+	// idleCheckpoint is the size in bytes of the SQLite WAL from which it is
+	// checkpointed while nothing waits to be applied.
+	idleCheckpoint = 1 << 20
+)
+
+// A guard owns the connections of a replica's file: one that writes, and one for
+// checkpoints, which SQLite refuses inside a transaction. With hold it keeps the
+// write lock between applies, so that other writers find the database locked,
+// and it detects one that came through in between.
+type guard struct {
+	conn, control *sqlite.Conn
+	path          string
+	hold          bool
+	backlogBytes  int64 // of the SQLite WAL at which a backlog is interrupted for a checkpoint
+
+	pageSize int64
+	version  int64  // PRAGMA data_version when the lock was last held
+	tried    uint32 // frames at the last checkpoint that could not finish
+}
+
+type guardOptions struct {
+	cacheBytes, checkpointBytes int64
+	hold                        bool
+}
+
+func openGuard(path string, o guardOptions) (g *guard, err error) {
+	g = &guard{path: path, hold: o.hold, backlogBytes: o.checkpointBytes}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.close())
+			g = nil
+		}
+	}()
+	options := sqlite.Options{BusyTimeout: busyTimeout, CacheBytes: o.cacheBytes, CheckpointOnClose: true}
+	if g.conn, err = sqlite.Open(path, options); err != nil {
+		return g, err
+	}
+	if g.control, err = sqlite.Open(path, sqlite.Options{}); err != nil {
+		return g, err
+	}
+	if g.pageSize, err = g.conn.QueryInt("PRAGMA page_size"); err != nil {
+		return g, err
+	}
+	g.version, err = g.conn.DataVersion()
+	return g, err
+}
+
+// close ends an open transaction. The last connection to close checkpoints the
+// file, so that at rest it is one file.
+func (g *guard) close() error {
+	var errs []error
+	for _, c := range []*sqlite.Conn{g.control, g.conn} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lock takes SQLite's write lock, or finds that it is held already, and gives
+// errStray when another connection has committed since it was last held. It
+// waits for a writer that is in the way until ctx ends.
+func (g *guard) lock(ctx context.Context) error {
+	if g.conn.InTransaction() {
+		return nil
+	}
+	for {
+		err := g.conn.BeginImmediate()
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !sqlite.IsBusy(err) {
+			return fmt.Errorf("replica: lock %s: %w", g.path, err)
+		}
+	}
+	v, err := g.conn.DataVersion()
+	if err != nil {
+		return fmt.Errorf("replica: lock %s: %w", g.path, err)
+	}
+	if v != g.version {
+		g.version = v
+		return errors.Join(errStray, g.conn.Rollback())
+	}
+	return nil
+}
+
+func (g *guard) rollback() error { return g.conn.Rollback() }
+
+func (g *guard) commit() error { return g.conn.Commit() }
+
+// rest is called after each commit. It takes the lock again if it is to be held,
+// and keeps the SQLite WAL small: a checkpoint while the lock is held and idle,
+// then a new transaction, because only one that begins when everything is
+// backfilled lets SQLite start its WAL over. Without that the file grows forever.
+func (g *guard) rest(ctx context.Context, backlog bool) error {
+	if g.hold {
+		if err := g.lock(ctx); err != nil {
+			return err
+		}
+	}
+	at, err := g.control.Checkpoint(sqlite.Noop)
+	if err != nil || !g.due(at, backlog) {
+		return err
+	}
+	at, err = g.control.Checkpoint(sqlite.Passive)
+	if err != nil {
+		return fmt.Errorf("replica: checkpoint %s: %w", g.path, err)
+	}
+	g.tried = 0
+	if at.Busy || at.Backfilled < at.Frames {
+		g.tried = at.Frames // a reader is in the way: try when there is more to gain
+	}
+	if !g.conn.InTransaction() {
+		return nil
+	}
+	if err := g.conn.Rollback(); err != nil {
+		return err
+	}
+	return g.lock(ctx)
+}
+
+func (g *guard) due(at sqlite.Checkpoint, backlog bool) bool {
+	limit := int64(idleCheckpoint)
+	if backlog {
+		limit = max(g.backlogBytes, limit)
+	}
+	if at.Frames < g.tried {
+		g.tried = 0 // SQLite has started over
+	}
+	fresh := at.Frames - max(g.tried, at.Backfilled)
+	return int64(at.Frames)*g.pageSize >= limit && int64(fresh)*g.pageSize >= limit/4
+}

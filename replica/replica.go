@@ -1,0 +1,283 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/durable"
+)
+
+// A Stream gives the records of one database's change log.
+type Stream interface {
+	// Consume calls handle with every record from the LSN from on, in order;
+	// pending is the number of records known to follow. It waits while the stream
+	// has no more, and returns the error of handle, that of ctx, one that satisfies
+	// errors.Is(err, cdc.ErrGap) when the stream no longer leads on from there, or
+	// any other one when trying again may help. handle does not keep rec.
+	Consume(ctx context.Context, from cdc.LSN, handle func(rec []byte, lsn cdc.LSN, pending uint64) error) error
+}
+
+// A Clock is the time that this package sees.
+type Clock interface {
+	Now() time.Time
+	// Sleep returns nil after d, or the context's error when that ends first.
+	Sleep(ctx context.Context, d time.Duration) error
+}
+
+// Reports takes the status where the primary will see it.
+type Reports interface {
+	// Report is called at changes, at most every 50 ms, and every ReportInterval.
+	Report(Status)
+}
+
+// A Policy says what happens when the file differs from the source.
+type Policy string
+
+// The policies.
+const (
+	Reseed Policy = "reseed" // make the file equal to a snapshot, while readers go on
+	Stop   Policy = "stop"   // leave it for a person to look at
+)
+
+// Options describe a replica. Zero values of numbers and of Clock, Logger,
+// Reports and Policy mean the default.
+type Options struct {
+	Database string
+	Path     string // of the replica's file; path + ".replicator" is a directory of the replica's own
+	SpoolDir string // of large transactions
+
+	Stream    Stream
+	Snapshots Snapshots
+	Reports   Reports // nil: none
+	Clock     Clock   // nil: the system's
+	Logger    *slog.Logger
+
+	Apply          Apply
+	ReportInterval time.Duration // 1 s
+}
+
+// Apply tunes how records become rows.
+type Apply struct {
+	GroupMaxRecords int    // most records in one SQLite transaction under backlog; 1000
+	GroupMaxBytes   int64  // the same in bytes; 8 MiB
+	CacheBytes      int64  // of SQLite's page cache; 24 MiB
+	CheckpointBytes int64  // of the replica's SQLite WAL at which it is checkpointed; 40 MiB
+	HoldWriteLock   bool   // keep other writers out between applies
+	OnDivergence    Policy // Reseed
+}
+
+func (a Apply) withDefaults() Apply {
+	if a.GroupMaxRecords == 0 {
+		a.GroupMaxRecords = 1000
+	}
+	if a.GroupMaxBytes == 0 {
+		a.GroupMaxBytes = 8 << 20
+	}
+	if a.CacheBytes == 0 {
+		a.CacheBytes = 24 << 20
+	}
+	if a.CheckpointBytes == 0 {
+		a.CheckpointBytes = 40 << 20
+	}
+	if a.OnDivergence == "" {
+		a.OnDivergence = Reseed
+	}
+	return a
+}
+
+// A Replica keeps one file equal to one source database. Its methods may be
+// called concurrently.
+type Replica struct {
+	o     Options
+	work  string // directory of our own beside the file
+	board *board
+	holds chan *hold
+
+	// Only Run's goroutine touches these.
+	a        *applier // nil until the file is open
+	repair   *repair  // why the file must be seeded again; nil: it need not
+	seeded   Mark     // where the file comes from, until something is applied to it
+	diverged cdc.LSN  // of the last change that did not fit
+	hold     *hold    // that limits how far records are applied
+	caught   uint64   // records applied since the replica fell behind
+	pause    backoff
+}
+
+// New checks the options and starts nothing.
+func New(o Options) (*Replica, error) {
+	o.Apply = o.Apply.withDefaults()
+	var errs []error
+	if o.Database == "" || o.Path == "" {
+		errs = append(errs, errors.New("replica: a replica needs a database name and a path"))
+	}
+	if o.Stream == nil || o.Snapshots == nil {
+		errs = append(errs, errors.New("replica: a replica needs a stream and snapshots"))
+	}
+	if p := o.Apply.OnDivergence; p != Reseed && p != Stop {
+		errs = append(errs, fmt.Errorf("replica: on_divergence is %q, want %s or %s", p, Reseed, Stop))
+	}
+	if o.Apply.GroupMaxRecords < 0 || o.Apply.GroupMaxBytes < 0 || o.Apply.CacheBytes < 0 || o.Apply.CheckpointBytes < 0 {
+		errs = append(errs, fmt.Errorf("replica: a limit is negative: %+v", o.Apply))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	path, err := filepath.Abs(o.Path)
+	if err != nil {
+		return nil, fmt.Errorf("replica: %s: %w", o.Path, err)
+	}
+	o.Path = path
+	if o.Clock == nil {
+		o.Clock = systemClock{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.ReportInterval == 0 {
+		o.ReportInterval = time.Second
+	}
+	o.Logger = o.Logger.With("db", o.Database)
+	r := &Replica{o: o, work: path + ".replicator", board: newBoard(o.Database, o.Clock, o.Logger), holds: make(chan *hold)}
+	if r.o.SpoolDir == "" {
+		r.o.SpoolDir = r.work
+	}
+	return r, nil
+}
+
+// Run keeps the file equal until ctx ends, or until it finds something that only
+// a person can mend before it could start: another daemon on the file, or a file
+// at the path that is not a replica. It returns after everything it started has
+// ended, and never nil; what was applied is committed.
+func (r *Replica) Run(ctx context.Context) (err error) {
+	lock, err := r.prepare()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.report(ctx) })
+	g.Go(func() error { return r.keep(ctx) })
+	return g.Wait()
+}
+
+func (r *Replica) prepare() (*durable.Lock, error) {
+	for _, dir := range []string{r.work, r.o.SpoolDir} {
+		if err := (durable.OS{}).MkdirAll(dir); err != nil {
+			return nil, fmt.Errorf("replica: %w", err)
+		}
+	}
+	lock, err := durable.LockDir(r.work)
+	if err != nil {
+		return nil, fmt.Errorf("replica: %s is the file of a running replica: %w", r.o.Path, err)
+	}
+	return lock, nil
+}
+
+// keep does one thing after the other: open or restore the file, mend it if it
+// must be, follow the stream. Whatever ends a step is a state, and another try.
+func (r *Replica) keep(ctx context.Context) (err error) {
+	defer func() {
+		if r.a != nil {
+			err = errors.Join(err, r.a.rollback(), r.a.guard.close())
+			r.a = nil
+		}
+	}()
+	for {
+		err := r.step(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var exit *exitError
+		if errors.As(err, &exit) {
+			r.board.trouble(err)
+			r.board.set(Failed)
+			return err
+		}
+		if err := r.suffer(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *Replica) step(ctx context.Context) error {
+	if r.a == nil {
+		if err := r.open(ctx); err != nil {
+			return err
+		}
+	}
+	if r.repair != nil {
+		if err := r.reseed(ctx); err != nil {
+			return err
+		}
+	}
+	return r.follow(ctx)
+}
+
+// An exitError ends Run: what it says is wrong by itself.
+type exitError struct{ error }
+
+func (e *exitError) Unwrap() error { return e.error }
+
+// report hands the status on: at every change of the position, but not more
+// often than the reader of it can care, and every interval.
+func (r *Replica) report(ctx context.Context) error {
+	if r.o.Reports == nil {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	tick := make(chan struct{})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for {
+			if err := r.o.Clock.Sleep(ctx, r.o.ReportInterval); err != nil {
+				return err
+			}
+			select {
+			case tick <- struct{}{}:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	})
+	g.Go(func() error {
+		for {
+			changed := r.Changed()
+			r.o.Reports.Report(r.Status())
+			if err := r.o.Clock.Sleep(ctx, reportGap); err != nil {
+				return err
+			}
+			select {
+			case <-changed:
+			case <-tick:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// reportGap is the least time between two reports.
+const reportGap = 50 * time.Millisecond
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time { return time.Now() }
+
+func (systemClock) Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,184 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
+	"github.com/sqlite-replicator/replicator/snapshot"
+)
+
+// A repair is why the file must be made equal to a snapshot.
+type repair struct {
+	reason error
+	min    cdc.LSN // the snapshot's LSN at least
+	// ahead is true when the history itself is in doubt, so that the snapshot
+	// counts and not where the file is. Else the file is merely wrong: it becomes
+	// right where it is, and readers do not see time go back.
+	ahead bool
+}
+
+// reseed makes the live file equal to a snapshot. Readers go on: they see the
+// file as it was until one SQLite transaction brings the difference.
+func (r *Replica) reseed(ctx context.Context) error {
+	need := r.repair
+	snap, err := r.o.Snapshots.Newest(ctx, need.min)
+	if err != nil {
+		return fmt.Errorf("%w (needed because: %w)", err, need.reason)
+	}
+	if need.ahead && snap.At.Position == r.seeded.Position {
+		return fmt.Errorf("%w: the newest is at LSN %d, where the file already comes from (needed because: %w)",
+			ErrNoSnapshot, snap.At.LSN, need.reason)
+	}
+	tmp, err := r.fetch(ctx, snap)
+	if err != nil {
+		return err
+	}
+	if err := claimFile(tmp, snap.At, r.o.Clock); err != nil {
+		return err
+	}
+	at := snap.At
+	if was := r.a.mark; !need.ahead && at.Lineage == was.Lineage && at.LSN < was.LSN {
+		if at, err = r.catchUp(ctx, tmp, at, was.LSN); err != nil {
+			return err
+		}
+	}
+	if err := r.adopt(ctx, tmp, at); err != nil {
+		return err
+	}
+	r.repair, r.seeded = nil, at
+	r.board.count(func(c *Counters) { c.Reseeds++ })
+	return removeDatabase(tmp)
+}
+
+// catchUp brings a restored file to the LSN that the live one has reached.
+func (r *Replica) catchUp(ctx context.Context, path string, at Mark, upTo cdc.LSN) (Mark, error) {
+	f, err := OpenFile(path, FileOptions{SpoolDir: r.o.SpoolDir, CacheBytes: r.o.Apply.CacheBytes})
+	if err != nil {
+		return Mark{}, err
+	}
+	err = r.o.Stream.Consume(ctx, at.LSN+1, func(rec []byte, _ cdc.LSN, _ uint64) error {
+		if err := f.Apply(bytes.Clone(rec)); err != nil {
+			return err
+		}
+		if f.Position().LSN >= upTo {
+			return errDone
+		}
+		return nil
+	})
+	at = f.a.next
+	var d *Divergence
+	switch {
+	case errors.Is(err, errDone):
+		return at, f.Finish(false)
+	case refused(err) || errors.As(err, &d):
+		// The stream does not lead from this snapshot to here: a newer one is needed.
+		r.repair = &repair{reason: r.repair.reason, min: upTo, ahead: true}
+		err = fmt.Errorf("%w: the one at LSN %d does not lead to %d: %w", ErrNoSnapshot, at.LSN, upTo, err)
+	}
+	return Mark{}, errors.Join(err, f.Close())
+}
+
+// adopt makes the live file equal to the one at path and writes the position.
+func (r *Replica) adopt(ctx context.Context, path string, at Mark) error {
+	same, err := sameEncoding(r.a.guard.conn, path)
+	if err != nil {
+		return err
+	}
+	if !same {
+		return r.replace(ctx, path)
+	}
+	did, err := r.difference(ctx, path, at)
+	if err != nil {
+		return fmt.Errorf("replica: re-seed: %w", errors.Join(err, r.a.rollback()))
+	}
+	r.a.restart(at)
+	if err := r.a.w.reload(); err != nil {
+		return err
+	}
+	r.o.Logger.Warn("replica file seeded again", "lsn", at.LSN, "rows", did.Rows, "schema_objects", did.Objects)
+	return nil
+}
+
+const attached = "_replicator_snapshot"
+
+// difference writes what differs, in one SQLite transaction with the position.
+func (r *Replica) difference(ctx context.Context, path string, at Mark) (did sqlite.Copied, err error) {
+	g := r.a.guard
+	if err := g.rollback(); err != nil { // ATTACH is refused inside a transaction
+		return did, err
+	}
+	r.a.w.tables.reset()
+	if err := g.conn.Attach(path, attached); err != nil {
+		return did, err
+	}
+	defer func() {
+		err = errors.Join(err, g.rollback(), g.conn.Detach(attached))
+	}()
+	err = g.lock(ctx)
+	if errors.Is(err, errStray) { // whatever it wrote ends here
+		err = g.lock(ctx)
+	}
+	if err != nil {
+		return did, err
+	}
+	if did, err = g.conn.CopyFrom(ctx, attached, nil); err != nil {
+		return did, err
+	}
+	if err := createTables(g.conn); err != nil {
+		return did, err
+	}
+	if err := listLeftOff(g.conn, did.LeftOff); err != nil {
+		return did, err
+	}
+	if err := setPosition(g.conn, at, r.o.Clock.Now()); err != nil {
+		return did, err
+	}
+	return did, g.commit()
+}
+
+// listLeftOff writes which indexes the file lacks.
+func listLeftOff(c *sqlite.Conn, names []string) error {
+	if err := c.Exec("DELETE FROM main._replicator_left_off WHERE name IN (SELECT name FROM main.sqlite_schema WHERE type='index')"); err != nil {
+		return err
+	}
+	for _, name := range names {
+		err := c.Exec(`INSERT OR REPLACE INTO main._replicator_left_off(name, tbl, sql, reason)
+SELECT name, tbl_name, sql, 'its collation or function is not built in' FROM `+attached+`.sqlite_schema WHERE type='index' AND name=?`, name)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sameEncoding(c *sqlite.Conn, path string) (bool, error) {
+	mine, err := c.QueryText("PRAGMA encoding")
+	if err != nil {
+		return false, err
+	}
+	other, err := sqlite.Open(path, sqlite.Options{ReadOnly: true})
+	if err != nil {
+		return false, err
+	}
+	theirs, err := other.QueryText("PRAGMA encoding")
+	return mine == theirs, errors.Join(err, other.Close())
+}
+
+// replace puts another file in the place of the live one, which is the only way
+// to another text encoding. Readers must open it anew.
+func (r *Replica) replace(ctx context.Context, path string) error {
+	r.o.Logger.Warn("the source has another text encoding: replacing the file; programs that have it open must open it again", "path", r.o.Path)
+	err := errors.Join(r.a.rollback(), r.a.guard.close())
+	r.a = nil
+	if err != nil {
+		return err
+	}
+	if err := snapshot.Install(path, r.o.Path); err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	return r.open(ctx)
+}

@@ -1,0 +1,345 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+)
+
+// A State says what a replica is doing, in one word.
+type State string
+
+// The states.
+const (
+	Starting   State = "starting"
+	Waiting    State = "waiting"     // for a snapshot that does not exist yet
+	Restoring  State = "restoring"   // a snapshot, into a new file or, as a difference, into the live one
+	CatchingUp State = "catching_up" // applying what the source did a while ago
+	Streaming  State = "streaming"   // applying what the source does
+	Offline    State = "offline"     // cut off from the stream or the primary; trying again
+	DiskFull   State = "disk_full"   // trying again
+	Diverged   State = "diverged"    // the file is not equal to the source
+	Failed     State = "failed"      // only a person can help; see Status.Error
+)
+
+// silence is how long the path from the primary may be without a heartbeat until
+// it counts as dead, and lag as unknown.
+const silence = 5 * time.Second
+
+// catchUpRecords is the number of pending records from which a streaming replica
+// counts as catching up again.
+const catchUpRecords = 1000
+
+// A Heartbeat is what the primary says of itself every second or so, through the
+// whole path but not stored.
+type Heartbeat struct {
+	Position  cdc.Position // of the last boundary published
+	Captured  cdc.LSN
+	Durable   cdc.LSN
+	Published cdc.LSN
+
+	Transactions uint64 // total at Position
+	Bytes        uint64 // total at Position
+
+	SentAt     time.Time     // primary's clock
+	ReceivedAt time.Time     // replica's clock
+	Offset     time.Duration // primary's clock minus the replica's, as measured
+}
+
+// Status describes a replica at one moment. It feeds the status endpoint, the
+// metrics and the tests.
+type Status struct {
+	Database  string    `json:"database"`
+	State     State     `json:"state"`
+	Since     time.Time `json:"since"`
+	Applied   Mark      `json:"applied"`
+	Source    Source    `json:"source"`
+	Lag       Lag       `json:"lag"`
+	Progress  *Progress `json:"progress,omitempty"` // of a restore, or of catching up
+	Error     *Trouble  `json:"error,omitempty"`    // the last one; it may be over
+	Counters  Counters  `json:"counters"`
+	LeftOff   []LeftOff `json:"left_off_indexes,omitempty"`
+	SQLiteWAL int64     `json:"sqlite_wal_bytes"` // of the replica's own file, after the last commit
+}
+
+// Source is the primary as its last heartbeat described it.
+type Source struct {
+	Position  cdc.Position `json:"position"`
+	Captured  cdc.LSN      `json:"captured"`
+	Durable   cdc.LSN      `json:"durable"`
+	Published cdc.LSN      `json:"published"`
+	HeardAt   *time.Time   `json:"heard_at"` // null: never
+}
+
+// Lag is how far the replica is behind the primary. Transactions and Bytes count
+// from the last heartbeat.
+type Lag struct {
+	Transactions uint64 `json:"transactions"`
+	Bytes        uint64 `json:"bytes"` // of operations, before compression
+	// Seconds is 0 when nothing is pending, else at least the age of the oldest
+	// transaction not yet applied. It is null while nobody can know, which is so
+	// since Since: a replica that is cut off never says 0.
+	Seconds *float64   `json:"seconds"`
+	Since   *time.Time `json:"since,omitempty"`
+}
+
+// Progress is how far a longer piece of work has come.
+type Progress struct {
+	Done  uint64 `json:"done"`
+	Total uint64 `json:"total"`
+	Unit  string `json:"unit"` // "bytes" of a restore, "records" of catching up
+}
+
+// Trouble is an error and when it occurred.
+type Trouble struct {
+	Text string    `json:"text"`
+	At   time.Time `json:"at"`
+}
+
+// Counters count since the start of the process.
+type Counters struct {
+	Transactions uint64 `json:"transactions"` // applied
+	Changes      uint64 `json:"changes"`      // rows changed
+	Records      uint64 `json:"records"`      // applied
+	Commits      uint64 `json:"commits"`      // SQLite transactions
+	Swaps        uint64 `json:"swaps"`        // SQLite transactions that a UNIQUE conflict made us do again
+	Reseeds      uint64 `json:"reseeds"`
+	Divergences  uint64 `json:"divergences"`
+	StrayWrites  uint64 `json:"stray_writes"`
+}
+
+// A board holds what Status shows. Safe for concurrent use.
+type board struct {
+	clock Clock
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	s       Status
+	started time.Time
+	heard   *Heartbeat
+	even    time.Time     // primary's clock: nothing was pending here, as of this heartbeat
+	cut     time.Time     // since when the stream is out of reach; zero: it is not
+	attempt time.Time     // when the running attempt to consume it began; zero: none runs
+	changed chan struct{} // closed at the next change of Applied; nil: nobody waits
+}
+
+func newBoard(database string, clock Clock, log *slog.Logger) *board {
+	now := clock.Now()
+	return &board{clock: clock, log: log, started: now, s: Status{Database: database, State: Starting, Since: now}}
+}
+
+// set changes the state and logs it.
+func (b *board) set(to State) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.move(to)
+}
+
+func (b *board) move(to State) {
+	from := b.s.State
+	if from == to {
+		return
+	}
+	b.s.State, b.s.Since, b.s.Progress = to, b.clock.Now(), nil
+	level := slog.LevelInfo
+	if to == Diverged || to == Failed || to == DiskFull {
+		level = slog.LevelError
+	}
+	b.log.Log(context.Background(), level, "replica is "+string(to), "lsn", b.s.Applied.LSN, "was", from)
+}
+
+// trouble notes an error.
+func (b *board) trouble(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.s.Error = &Trouble{Text: err.Error(), At: b.clock.Now()}
+}
+
+// attempting notes that the stream is being consumed, which is as good as being
+// reached once it has lasted a while.
+func (b *board) attempting() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.attempt = b.clock.Now()
+}
+
+// lost notes that the stream could not be consumed.
+func (b *board) lost(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.clock.Now()
+	b.s.Error = &Trouble{Text: err.Error(), At: now}
+	if b.cut.IsZero() || !b.unreachable(now) {
+		b.cut = now
+		b.log.Warn("stream out of reach; trying again", "err", err)
+	}
+	b.attempt = time.Time{}
+}
+
+// reached notes that a record came.
+func (b *board) reached() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.cut.IsZero() {
+		b.cut = time.Time{}
+		b.log.Info("stream is back")
+	}
+}
+
+func (b *board) unreachable(now time.Time) bool {
+	return !b.cut.IsZero() && (b.attempt.IsZero() || now.Sub(b.attempt) < silence)
+}
+
+// foreign reports whether the primary speaks of another lineage than the file's.
+func (b *board) foreign() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.heard != nil && b.heard.Position.LSN != 0 && b.s.Applied.LSN != 0 && b.heard.Position.Lineage != b.s.Applied.Lineage
+}
+
+func (b *board) progress(p Progress) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.s.Progress = &p
+}
+
+func (b *board) count(f func(*Counters)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f(&b.s.Counters)
+}
+
+// applied publishes a new mark and wakes who waits for one.
+func (b *board) applied(m Mark, f func(*Status)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.s.Applied = m
+	f(&b.s)
+	b.judge()
+	if b.changed != nil {
+		close(b.changed)
+		b.changed = nil
+	}
+}
+
+// judge notes that nothing is pending, as far as the last heartbeat knows.
+func (b *board) judge() {
+	if b.heard != nil && b.s.Applied.LSN >= b.heard.Published && b.s.Applied.Lineage == b.heard.Position.Lineage {
+		b.even = b.heard.SentAt
+		if b.s.State == CatchingUp {
+			b.move(Streaming)
+		}
+	}
+}
+
+// hear takes a heartbeat.
+func (b *board) hear(h Heartbeat) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.heard = &h
+	b.s.Source = Source{Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published, HeardAt: &h.ReceivedAt}
+	b.judge()
+}
+
+// change gives a channel that is closed at the next change of the position.
+func (b *board) change() (<-chan struct{}, Mark) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.changed == nil {
+		b.changed = make(chan struct{})
+	}
+	return b.changed, b.s.Applied
+}
+
+// status describes the replica now.
+func (b *board) status() Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.s
+	s.LeftOff = slices.Clone(s.LeftOff)
+	now := b.clock.Now()
+	dead, since := b.dead(now)
+	if unreachable := b.unreachable(now); (s.State == Streaming || s.State == CatchingUp) && (unreachable || dead && b.heard != nil) {
+		s.State, s.Since = Offline, since
+		if unreachable {
+			s.Since = b.cut
+		}
+	}
+	s.Lag = b.lag(now, dead, since)
+	return s
+}
+
+// dead reports whether the path from the primary is silent, and since when.
+func (b *board) dead(now time.Time) (bool, time.Time) {
+	since := b.started
+	if b.heard != nil {
+		since = b.heard.ReceivedAt
+	}
+	return b.heard == nil || now.Sub(since) > silence, since
+}
+
+func (b *board) lag(now time.Time, dead bool, since time.Time) Lag {
+	var l Lag
+	if b.heard != nil {
+		l.Transactions = above(b.heard.Transactions, b.s.Applied.Transactions)
+		l.Bytes = above(b.heard.Bytes, b.s.Applied.Bytes)
+	}
+	if dead {
+		l.Since = &since
+		return l
+	}
+	var seconds float64
+	if b.s.Applied.LSN < b.heard.Published || b.s.Applied.Lineage != b.heard.Position.Lineage {
+		// The oldest transaction that is missing is younger than the last one
+		// applied, and than the last heartbeat that left nothing to apply.
+		oldest := b.s.Applied.CapturedAt
+		if b.even.After(oldest) {
+			oldest = b.even
+		}
+		seconds = max(0, now.Add(b.heard.Offset).Sub(oldest).Seconds())
+	}
+	l.Seconds = &seconds
+	return l
+}
+
+func above(a, b uint64) uint64 {
+	if a < b {
+		return 0
+	}
+	return a - b
+}
+
+// Status describes the replica at this moment. It may be called concurrently.
+func (r *Replica) Status() Status { return r.board.status() }
+
+// Heard takes a heartbeat of the primary. It may be called concurrently.
+func (r *Replica) Heard(h Heartbeat) { r.board.hear(h) }
+
+// Changed gives a channel that is closed when the position changes next. It may
+// be called concurrently.
+func (r *Replica) Changed() <-chan struct{} {
+	c, _ := r.board.change()
+	return c
+}
+
+// WaitFor returns once everything up to lsn is applied and the position's epoch
+// is at least epoch (0: any), with that position; or with the error of ctx and
+// the position so far. It may be called concurrently.
+func (r *Replica) WaitFor(ctx context.Context, lsn cdc.LSN, epoch cdc.Epoch) (cdc.Position, error) {
+	for {
+		changed, at := r.board.change()
+		if at.LSN >= lsn && at.LSN > 0 && at.Epoch >= epoch {
+			return at.Position, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return at.Position, fmt.Errorf("replica: wait for LSN %d: at %s: %w", lsn, at.Position, context.Cause(ctx))
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
+)
+
+// suffer turns what ended a step into a state and waits until it is time to try
+// again. It returns an error only when ctx has ended.
+func (r *Replica) suffer(ctx context.Context, err error) error {
+	r.board.trouble(err)
+	var final bool
+	switch {
+	case errors.Is(err, ErrNoSnapshot):
+		r.board.set(Waiting)
+	case sqlite.IsFull(err) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+		r.board.set(DiskFull)
+	case errors.Is(err, cdc.ErrVersion), errors.Is(err, errUnwritable):
+		r.board.set(Failed)
+		final = true
+	default:
+		final = r.doubt(err)
+	}
+	r.o.Logger.Warn("replica stopped applying", "err", err, "final", final)
+	if r.a != nil {
+		// Keep other writers out meanwhile. What it finds, the next step finds too.
+		if lerr := r.a.guard.rest(ctx, false); lerr != nil && ctx.Err() == nil {
+			r.o.Logger.Warn("replica file not locked", "err", lerr)
+		}
+	}
+	if final {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return r.o.Clock.Sleep(ctx, r.pause.next())
+}
+
+// doubt decides whether the file must be made equal to a snapshot before it can
+// go on, and reports whether the configuration says to stop instead.
+func (r *Replica) doubt(err error) (final bool) {
+	if r.a == nil {
+		return false
+	}
+	next := r.a.mark.LSN + 1
+	var d *Divergence
+	var trimmed interface{ FirstLSN() cdc.LSN }
+	switch {
+	case errors.As(err, &d):
+		r.board.count(func(c *Counters) { c.Divergences++ })
+		r.o.Logger.Error("replica differs from the source", "lsn", d.LSN, "table", d.Table, "err", err)
+		need := repair{reason: err}
+		if d.LSN == r.diverged { // a snapshot below did not help
+			need = repair{reason: err, min: d.LSN, ahead: true}
+		}
+		r.diverged = d.LSN
+		return r.diverge(need)
+	case errors.Is(err, errStray), errors.Is(err, errMoved):
+		r.board.count(func(c *Counters) { c.StrayWrites++ })
+		r.o.Logger.Error("stray write to the replica's file", "path", r.o.Path, "err", err)
+		return r.diverge(repair{reason: err})
+	case errors.Is(err, cdc.ErrBreak):
+		r.repair = &repair{reason: err, min: next, ahead: true}
+	case errors.As(err, &trimmed):
+		r.repair = &repair{reason: err, min: max(next, trimmed.FirstLSN()-1), ahead: true}
+	case errors.Is(err, cdc.ErrGap), errors.Is(err, cdc.ErrCorrupt):
+		r.repair = &repair{reason: err, min: next, ahead: true}
+	case errors.Is(err, cdc.ErrFork):
+		r.repair = &repair{reason: err, ahead: true}
+	default:
+		return false
+	}
+	r.o.Logger.Error("the stream does not lead on from here; seeding the file again from a snapshot",
+		"lsn", r.a.mark.LSN, "at_least", r.repair.min, "err", err)
+	return false
+}
+
+func (r *Replica) diverge(need repair) (final bool) {
+	r.board.set(Diverged)
+	r.repair = &need
+	return r.o.Apply.OnDivergence == Stop
+}
