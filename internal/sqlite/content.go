@@ -103,12 +103,16 @@ func (c *Conn) sum(ctx context.Context, sql string, progress func(uint64)) (Tabl
 		return TableSum{}, err
 	}
 	defer C.sqlite3_finalize(stmt)
+	defer c.interruptOn(ctx)() // rows may be huge
 	var s C.rq_sum
 	for {
 		if err := ctx.Err(); err != nil {
 			return TableSum{}, err
 		}
 		rc := C.rq_sum_rows(stmt, &s, sumRows)
+		if rc == C.SQLITE_INTERRUPT && ctx.Err() != nil {
+			return TableSum{}, ctx.Err()
+		}
 		if rc != C.SQLITE_ROW && rc != C.SQLITE_DONE {
 			return TableSum{}, c.fail("sum", rc)
 		}

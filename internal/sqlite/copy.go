@@ -9,7 +9,8 @@ import (
 
 // Attach makes the database at path readable under the name as, which CopyFrom
 // takes. It must happen outside a transaction, and both databases must have the
-// same text encoding; an empty main database takes that of path.
+// same text encoding; an empty main database takes that of path. The file at path
+// is not written, but SQLite may leave an empty -wal and a -shm beside it.
 func (c *Conn) Attach(path, as string) error {
 	empty, err := c.QueryInt("SELECT NOT EXISTS(SELECT 1 FROM main.sqlite_schema)")
 	if err != nil {

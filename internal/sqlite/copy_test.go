@@ -1,9 +1,11 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -207,6 +209,14 @@ func TestCopyFromFails(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 	must(t, dst.Rollback())
+	ctx, cancel = context.WithCancel(context.Background())
+	mustExec(t, dst, "CREATE TABLE t(a, b); DROP VIEW v; CREATE VIEW v AS SELECT 2")
+	before, schema = content(t, dst)
+	must(t, dst.BeginImmediate())
+	if _, err := dst.CopyFrom(ctx, "src", func(string) bool { cancel(); return false }); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled on the way: %v", err)
+	}
+	must(t, dst.Rollback())
 	// A copy that was made and then taken back.
 	must(t, dst.BeginImmediate())
 	_, err := dst.CopyFrom(context.Background(), "src", nil)
@@ -257,6 +267,43 @@ func TestCopyFromRunsNoForeignSQL(t *testing.T) {
 		must(t, dst.Rollback())
 		if n := mustInt(t, dst, "SELECT count(*) FROM victim"); n != 1 {
 			t.Errorf("%q ran", text)
+		}
+	}
+}
+
+// A source that nobody has open has no -wal and no -shm.
+func TestCopyFromClosedFile(t *testing.T) {
+	src, path := openTest(t, Options{Plain: true})
+	mustExec(t, src, "CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+	must(t, src.Close())
+	before, err := os.ReadFile(path)
+	must(t, err)
+	dst, _ := openTest(t, Options{})
+	copyDB(t, dst, path)
+	if n := mustInt(t, dst, "SELECT a FROM t"); n != 1 {
+		t.Errorf("copied %d", n)
+	}
+	after, err := os.ReadFile(path)
+	must(t, err)
+	if !bytes.Equal(before, after) {
+		t.Error("the source changed")
+	}
+}
+
+// Both directions look each row up by its key, whatever indexes there are.
+func TestCopyFromSearchesByKey(t *testing.T) {
+	c, _ := openTest(t, Options{})
+	mustExec(t, c, `CREATE TABLE t(a UNIQUE, b); CREATE INDEX i ON t(b); CREATE TABLE w(v, k TEXT, d UNIQUE, PRIMARY KEY(k COLLATE NOCASE, d DESC)) WITHOUT ROWID`)
+	for name, search := range map[string]string{"t": "USING INTEGER PRIMARY KEY (rowid=?)", "w": "USING PRIMARY KEY (k=? AND d=?)"} {
+		target := targetOf(t, c, name)
+		d := rowDiff{target.Table(), "main." + name, "main." + name}
+		for _, sql := range []string{d.deleteOther(), d.insertAll() + d.missing(),
+			"DELETE FROM " + target.name() + target.where(1), target.updateSQL([]int{1})} {
+			plan := ""
+			must(t, c.once("EXPLAIN QUERY PLAN "+sql, func(r Row) error { plan += r.Text(3) + "\n"; return nil }))
+			if !strings.Contains(plan, search) {
+				t.Errorf("%s\n%s", sql, plan)
+			}
 		}
 	}
 }

@@ -8,8 +8,6 @@
 
 typedef struct sqlite3 sqlite3;
 typedef struct sqlite3_stmt sqlite3_stmt;
-typedef struct sqlite3_value sqlite3_value;
-typedef struct sqlite3_context sqlite3_context;
 typedef void (*sqlite3_destructor_type)(void *);
 
 enum {
@@ -35,7 +33,6 @@ enum { SQLITE_PREPARE_PERSISTENT = 0x1 };
 
 int sqlite3_open_v2(const char *, sqlite3 **, int, const char *);
 int sqlite3_close_v2(sqlite3 *);
-int sqlite3_extended_result_codes(sqlite3 *, int);
 int sqlite3_db_config(sqlite3 *, int, ...);
 int sqlite3_busy_timeout(sqlite3 *, int);
 int sqlite3_get_autocommit(sqlite3 *);
@@ -45,7 +42,6 @@ int sqlite3_extended_errcode(sqlite3 *);
 const char *sqlite3_errmsg(sqlite3 *);
 const char *sqlite3_errstr(int);
 int64_t sqlite3_changes64(sqlite3 *);
-int64_t sqlite3_total_changes64(sqlite3 *);
 int sqlite3_wal_checkpoint_v2(sqlite3 *, const char *, int, int *, int *);
 int sqlite3_wal_autocheckpoint(sqlite3 *, int);
 int sqlite3_table_column_metadata(sqlite3 *, const char *, const char *, const char *,
@@ -65,7 +61,6 @@ int sqlite3_bind_int64(sqlite3_stmt *, int, int64_t);
 int sqlite3_bind_double(sqlite3_stmt *, int, double);
 int sqlite3_bind_blob64(sqlite3_stmt *, int, const void *, uint64_t, sqlite3_destructor_type);
 int sqlite3_bind_text64(sqlite3_stmt *, int, const char *, uint64_t, sqlite3_destructor_type, unsigned char);
-int sqlite3_bind_zeroblob(sqlite3_stmt *, int, int);
 int sqlite3_column_count(sqlite3_stmt *);
 int sqlite3_data_count(sqlite3_stmt *);
 int sqlite3_column_type(sqlite3_stmt *, int);
@@ -73,10 +68,6 @@ int64_t sqlite3_column_int64(sqlite3_stmt *, int);
 double sqlite3_column_double(sqlite3_stmt *, int);
 const void *sqlite3_column_blob(sqlite3_stmt *, int);
 const unsigned char *sqlite3_column_text(sqlite3_stmt *, int);
-const void *sqlite3_column_text16(sqlite3_stmt *, int);
 int sqlite3_column_bytes(sqlite3_stmt *, int);
-int sqlite3_column_bytes16(sqlite3_stmt *, int);
-sqlite3_value *sqlite3_column_value(sqlite3_stmt *, int);
-int sqlite3_value_encoding(sqlite3_value *);
 
 #endif
