@@ -49,6 +49,7 @@ type Conn struct {
 	link    context.Context    // ends when the connection breaks; replaced then
 	cut     context.CancelFunc // of link
 	lastErr error              // why the connection is down; nil while it is up
+	logged  map[string]bool    // reasons, since it was last up
 	closed  chan struct{}      // closed when the connection is closed for good
 }
 
@@ -60,7 +61,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if o.Logger == nil || (o.URL == "") == (o.Server == nil) {
 		return nil, errors.New("stream: connect: a logger and either a URL or a server are required")
 	}
-	c := &Conn{log: o.Logger, changed: make(chan struct{}), closed: make(chan struct{})}
+	c := &Conn{log: o.Logger, changed: make(chan struct{}), closed: make(chan struct{}), logged: make(map[string]bool)}
 	c.link, c.cut = context.WithCancel(context.Background())
 	opts, err := c.options(o)
 	if err != nil {
@@ -127,9 +128,7 @@ func (c *Conn) options(o Options) ([]nats.Option, error) {
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.down(err) }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.down(err) }),
 		nats.ClosedHandler(func(*nats.Conn) { close(c.closed); c.down(nats.ErrConnectionClosed) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			c.log.Warn("NATS reports an error", "err", err)
-		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.report(err) }),
 	}
 	cred, err := o.Credentials.options(o.Server)
 	if err != nil {
@@ -180,19 +179,38 @@ func (c *Conn) up(nc *nats.Conn) {
 		c.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted())
 	}
 	c.lastErr = nil
+	clear(c.logged)
 	c.signal()
 }
 
-// down logs a reason once, however often it repeats.
+// report takes what the server complains about. Refused credentials come only
+// this way while the client reconnects.
+func (c *Conn) report(err error) {
+	if condition(err) == ErrAuth {
+		c.down(err)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.logOnce("NATS reports an error", err)
+}
+
+// logOnce logs a reason once in an outage, however often it repeats.
+func (c *Conn) logOnce(msg string, err error) {
+	const enough = 64 // reasons may hold addresses, which vary
+	if reason := err.Error(); !c.logged[reason] && len(c.logged) < enough {
+		c.logged[reason] = true
+		c.log.Warn(msg, "err", err)
+	}
+}
+
 func (c *Conn) down(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {
 		err = nats.ErrDisconnected
 	}
-	if c.lastErr == nil || c.lastErr.Error() != err.Error() {
-		c.log.Warn("not connected to NATS", "err", err)
-	}
+	c.logOnce("not connected to NATS", err)
 	c.lastErr = err
 	c.cut()
 	c.link, c.cut = context.WithCancel(context.Background())

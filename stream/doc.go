@@ -8,11 +8,14 @@
 //	Fleet     the last report of each replica
 //
 // The numbers are the contract: the sequence of a message is the LSN of its
-// record, so that nothing has to be translated and a gap is visible. A
-// publisher names the sequence it expects for every message and stops at the
-// first refusal; a consumer compares the sequence of every message with the one
-// that is due. What is lost or out of place is an error with a name, never a
-// skip.
+// record, so that nothing has to be translated and a gap is visible. A consumer
+// compares the sequence of every message with the one that is due. A publisher
+// names the sequence it expects for every message and stops at the first
+// refusal. That alone would not keep a second publisher out, because what it
+// sent behind a refused record may fit again; so each publication moves the
+// stream to a subject of its own, replicator.<db>.log.<random>, and its first
+// record goes alone. What is lost or out of place is an error with a name, never
+// a skip.
 //
 // The package never decodes a record, never decides who the primary is and
 // never repairs a stream: on a refusal the primary reads [Stream.Info] and

@@ -19,7 +19,7 @@ import (
 
 const (
 	windowBytes   = 8 << 20 // records in flight
-	windowRecords = 1024    // records in flight, beyond which no more speed was measured
+	windowRecords = 1024    // records in flight; small ones would fill the bytes only with very many
 	headerRoom    = 1 << 10 // bytes of headers that share a message's limit
 	drainAtEnd    = time.Second
 )

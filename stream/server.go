@@ -136,6 +136,18 @@ func (s *Server) URL() string {
 	return s.ns.ClientURL()
 }
 
+// MaxStore is the limit of the store that is in force, in bytes, at most 80 % of
+// what the disk can give; 0 before Ready. The MaxBytes of all streams together
+// must stay below it.
+func (s *Server) MaxStore() int64 {
+	select {
+	case <-s.ready:
+		return s.opts.JetStreamMaxStore
+	default:
+		return 0
+	}
+}
+
 // Run starts the server and stops it when ctx ends. It returns after the store
 // is closed, and never nil. Connections should be closed before ctx ends, else
 // their last messages are lost.

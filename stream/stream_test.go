@@ -547,6 +547,30 @@ func TestConsumerLost(t *testing.T) {
 	}
 }
 
+// A record that the stream has and that does not come is waited for, longer
+// each time, and then asked for again.
+func TestWatch(t *testing.T) {
+	ctx := testContext(t)
+	s := create(t, testConn(t), 1, StreamConfig{})
+	publish(t, s, 0, 3)
+	c := &consumption{s: s, want: 2, stallPolls: 2}
+	for _, polls := range []int{2, 4, 8} {
+		w := watch{at: c.want}
+		for i := range polls {
+			if err := c.watch(ctx, &w); (i == polls-1) != errors.Is(err, errRestart) {
+				t.Fatalf("poll %d of %d: %v", i+1, polls, err)
+			}
+		}
+	}
+	w := watch{at: c.want}
+	c.want = 4 // progress, and then a quiet database
+	for range 10 {
+		if err := c.watch(ctx, &w); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // idle runs exactly when all that there is has been handled.
 func TestIdle(t *testing.T) {
 	s := create(t, testConn(t), 1, StreamConfig{})
