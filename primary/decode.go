@@ -47,6 +47,8 @@ type decoder struct {
 
 func newDecoder(l layouts, log *slog.Logger) *decoder {
 	d := &decoder{layouts: l, log: log, dirt: newDirt()}
+	d.updates.least = minUpdates
+	d.rows.keyed.maxPending, d.rows.keyed.maxPairs = maxPending, maxPairs
 	d.rows.planner = newPlanner(d.dirt, &d.pages, &d.updates)
 	return d
 }
@@ -212,7 +214,7 @@ func (d *decoder) decodeSchema(out changeSink) (*schemaDiff, error) {
 		return nil, err
 	}
 	schema := diffSchema(d.schema, rows.edits, d.layouts)
-	sortChanges(schema.changes)
+	schema.changes = sortChanges(schema.changes)
 	for i := range schema.changes {
 		if err := out.change(&cdc.Change{Op: cdc.OpSchema, Schema: &schema.changes[i]}); err != nil {
 			return nil, err

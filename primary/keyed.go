@@ -32,22 +32,24 @@ type keyedRows struct {
 	added   []place
 	keys    map[xxh3.Uint128]int // hash of a key -> index in removed
 	keyBuf  []byte
+
+	// Bounds of a comparison, in rows without an equal.
+	maxPending int // past it the rows are split by their hashes
+	maxPairs   int // past it, updates are reported as delete and insert
 }
 
-// Bounds of a comparison, in rows without an equal.
 const (
-	maxPending = 1 << 19 // about 32 MiB; past it the rows are split by their hashes
-	maxPairs   = 1 << 16 // past it, updates are reported as delete and insert
+	maxPending = 1 << 19 // takes about 32 MiB
+	maxPairs   = 1 << 16
 	splitBits  = 3
+	keepPlaces = 1 << 12 // rows whose memory is kept for the next comparison
 )
 
 func (k *keyedRows) release() {
 	if cap(k.removed)+cap(k.added) > keepPlaces {
-		*k = keyedRows{}
+		*k = keyedRows{maxPending: k.maxPending, maxPairs: k.maxPairs}
 	}
 }
-
-const keepPlaces = 1 << 12
 
 // match compares the pages of a WITHOUT ROWID table.
 func (r *rowDiffer) match(oldPages, newPages []uint32) error {
@@ -90,6 +92,11 @@ func (r *rowDiffer) scan(oldPages, newPages []uint32, prefix uint64, bits uint) 
 	if err := b.start(&r.new, newPages, true); err != nil {
 		return err
 	}
+	if len(oldPages) == 1 && len(newPages) == 1 {
+		if err := r.skipTail(a, b); err != nil {
+			return err
+		}
+	}
 	full := false
 	in := func(h xxh3.Uint128) bool { return bits == 0 || h.Hi>>(64-bits) == prefix }
 	for a.ok || b.ok {
@@ -106,7 +113,7 @@ func (r *rowDiffer) scan(oldPages, newPages []uint32, prefix uint64, bits uint) 
 				if err := r.pend(b, &r.newBuf, -1, in); err != nil {
 					return err
 				}
-				full = len(r.keyed.pending) > maxPending
+				full = len(r.keyed.pending) > r.keyed.maxPending
 			}
 			if full && bits != 0 {
 				return errTooMany
@@ -123,6 +130,28 @@ func (r *rowDiffer) scan(oldPages, newPages []uint32, prefix uint64, bits uint) 
 	}
 	if full {
 		return errTooMany
+	}
+	return nil
+}
+
+// skipTail leaves out the rows at the end of two pages that are equal at first
+// sight: after a row was inserted, all behind it stand one further on.
+func (r *rowDiffer) skipTail(a, b *cursor) error {
+	var x, y cursor
+	x, y = *a, *b
+	for a.end > a.index && b.end > b.index {
+		var err error
+		if x.cell, err = a.page.Cell(a.end - 1); err != nil {
+			return err
+		}
+		if y.cell, err = b.page.Cell(b.end - 1); err != nil {
+			return err
+		}
+		if !r.sameCell(&x, &y) {
+			return nil
+		}
+		a.end--
+		b.end--
 	}
 	return nil
 }
@@ -206,7 +235,7 @@ func (r *rowDiffer) reportKeyed(oldPages, newPages []uint32) error {
 func (r *rowDiffer) indexKeys(oldPages []uint32) error {
 	k := &r.keyed
 	clear(k.keys)
-	if len(k.added) == 0 || len(k.removed) > maxPairs || len(k.added) > maxPairs {
+	if len(k.added) == 0 || len(k.removed) > k.maxPairs || len(k.added) > k.maxPairs {
 		return nil
 	}
 	for i := range k.removed {

@@ -139,8 +139,10 @@ func (s *sorter) empty() bool { return s.held == 0 && s.onDisk == 0 }
 
 // reset forgets the transaction and frees its space on disk.
 func (s *sorter) reset() {
+	keep := 2 * s.limit // bytes of buffers, so that the next transaction need not allocate
 	for i := range s.buckets {
-		s.buckets[i].reset(s.limit)
+		s.buckets[i].reset(keep)
+		keep -= int64(cap(s.buckets[i].buf))
 	}
 	clear(s.tables)
 	s.held, s.onDisk, s.last, s.ordinal = 0, 0, nil, 0

@@ -190,6 +190,7 @@ type mapUpdates struct {
 	chains []chainRef // chains of the old state without a written page; gone if their head is not live
 	links  []link
 
+	least   int  // number of entries that is worth a rebuild in any case
 	limit   int  // entries to collect at most
 	rebuild bool // limit was passed: the map is to be built anew
 }
@@ -199,10 +200,10 @@ type mapUpdates struct {
 func (u *mapUpdates) begin(pageCount uint32) {
 	u.live.reset()
 	u.gone, u.chains, u.links = u.gone[:0], u.chains[:0], u.links[:0]
-	u.limit, u.rebuild = max(minUpdates, int(pageCount/2)), false
+	u.limit, u.rebuild = max(u.least, int(pageCount/2)), false
 }
 
-// minUpdates is the least number of entries worth a rebuild of the map.
+// minUpdates is what mapUpdates.least is.
 const minUpdates = 1 << 18
 
 // joined notes that page is part of the new state.

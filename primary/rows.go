@@ -23,6 +23,7 @@ type cursor struct {
 	at    int // index in pages of the next page
 	page  sqlitefile.Page
 	index int // of the next cell
+	end   int // of the cells of page
 	cell  sqlitefile.Cell
 	ok    bool // cell is one
 	keyed bool // the pages are those of a WITHOUT ROWID table
@@ -35,7 +36,7 @@ func (c *cursor) start(s *side, pages []uint32, keyed bool) error {
 }
 
 func (c *cursor) next() error {
-	for c.index >= c.page.Cells() {
+	for c.index >= c.end {
 		if c.at == len(c.pages) {
 			c.ok = false
 			return nil
@@ -47,7 +48,7 @@ func (c *cursor) next() error {
 		if p.Type().Table() == c.keyed {
 			return fmt.Errorf("%w: page %d is a %v page", errInconsistent, p.Number(), p.Type())
 		}
-		c.page, c.index = p, 0
+		c.page, c.index, c.end = p, 0, p.Cells()
 		c.at++
 	}
 	last, ok := c.cell.Rowid, c.ok
@@ -189,7 +190,8 @@ func (r *rowDiffer) sameCell(a, b *cursor) bool {
 	if head == 0 {
 		return true
 	}
-	if kind, parent := r.pages.at(head); r.full || kind != chainHead || parent != a.page.Number() || r.dirt.chains.has(head) {
+	if kind, parent := r.pages.at(head); r.full || kind != chainHead || parent != a.page.Number() ||
+		r.dirt.chains.has(head) || head > r.new.count {
 		return false
 	}
 	if a.page.Number() != b.page.Number() {
@@ -369,7 +371,7 @@ func (r *rowDiffer) newChain(b *cursor) error {
 	}
 	leaf := b.page.Number()
 	kind, _ := r.pages.at(c.Overflow)
-	if kind == chainHead && !r.full && !r.dirt.chains.has(c.Overflow) {
+	if kind == chainHead && !r.full && !r.dirt.chains.has(c.Overflow) && c.Overflow <= r.new.count {
 		r.updates.joined(r.pages, c.Overflow, chainHead, leaf)
 		return nil
 	}
