@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ type rig struct {
 
 func newRig(t *testing.T, sql string) *rig {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
 	g := &rig{source: newSource(t, sql), t: t, ctx: ctx, snaps: &snapshots{}}
 	g.o = Options{
@@ -52,7 +53,7 @@ func newRig(t *testing.T, sql string) *rig {
 type testWriter struct{ t *testing.T }
 
 func (w testWriter) Write(b []byte) (int, error) {
-	w.t.Log(string(b[:max(len(b)-1, 0)]))
+	w.t.Log(strings.TrimSpace(string(b)))
 	return len(b), nil
 }
 

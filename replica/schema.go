@@ -70,9 +70,7 @@ func (s *schema) apply(c *sqlite.Conn) error {
 		err = s.create(c, creates)
 	}
 	if err == nil {
-		// A trigger without its table would make the schema unreadable.
-		err = c.Exec(`DELETE FROM main.sqlite_schema WHERE type='trigger' AND NOT EXISTS
-(SELECT 1 FROM main.sqlite_schema t WHERE t.type IN ('table','view') AND t.name=sqlite_schema.tbl_name COLLATE NOCASE)`)
+		err = placeTriggers(c)
 	}
 	if err == nil {
 		err = bump(c)
@@ -84,6 +82,26 @@ func (s *schema) apply(c *sqlite.Conn) error {
 		return fmt.Errorf("replica: change schema: %w", err)
 	}
 	return readable(c)
+}
+
+// placeTriggers moves each trigger behind a table that was made anew, since SQLite
+// reads the schema in this order, and removes one whose table is gone: either
+// would make the schema unreadable.
+func placeTriggers(c *sqlite.Conn) error {
+	const owner = "(SELECT t.rowid FROM main.sqlite_schema t WHERE t.type IN ('table','view') AND t.name=s.tbl_name COLLATE NOCASE)"
+	if err := c.Exec("DELETE FROM main.sqlite_schema AS s WHERE type='trigger' AND NOT EXISTS " + owner); err != nil {
+		return err
+	}
+	early, err := rowids(c, "SELECT rowid FROM main.sqlite_schema AS s WHERE type='trigger' AND rowid<"+owner+" ORDER BY rowid")
+	if err != nil {
+		return err
+	}
+	for _, id := range early {
+		if err := c.Exec("UPDATE main.sqlite_schema SET rowid=(SELECT max(rowid)+1 FROM main.sqlite_schema) WHERE rowid=?", id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // end completes a transaction of the source: an index that went with its table,

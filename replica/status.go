@@ -153,11 +153,14 @@ func (b *board) move(to State) {
 	b.log.Log(context.Background(), level, "replica is "+string(to), "lsn", b.s.Applied.LSN, "was", from)
 }
 
-// trouble notes an error.
-func (b *board) trouble(err error) {
+// trouble notes an error, and reports whether it is the one noted last.
+func (b *board) trouble(err error) (again bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.s.Error = &Trouble{Text: err.Error(), At: b.clock.Now()}
+	text := err.Error()
+	again = b.s.Error != nil && b.s.Error.Text == text
+	b.s.Error = &Trouble{Text: text, At: b.clock.Now()}
+	return again
 }
 
 // attempting notes that the stream is being consumed, which is as good as being

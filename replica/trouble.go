@@ -12,7 +12,7 @@ import (
 // suffer turns what ended a step into a state and waits until it is time to try
 // again. It returns an error only when ctx has ended.
 func (r *Replica) suffer(ctx context.Context, err error) error {
-	r.board.trouble(err)
+	again := r.board.trouble(err)
 	var final bool
 	switch {
 	case errors.Is(err, ErrNoSnapshot):
@@ -25,7 +25,9 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 	default:
 		final = r.doubt(err)
 	}
-	r.o.Logger.Warn("replica stopped applying", "err", err, "final", final)
+	if !again { // a trouble that lasts is one line
+		r.o.Logger.Warn("replica stopped applying", "err", err, "final", final)
+	}
 	if r.a != nil {
 		// Keep other writers out meanwhile. What it finds, the next step finds too.
 		if lerr := r.a.guard.rest(ctx, false); lerr != nil && ctx.Err() == nil {

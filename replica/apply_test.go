@@ -1,0 +1,243 @@
+package replica
+
+import (
+	"fmt"
+	"testing"
+)
+
+// applied runs each SQL text as one transaction of the source and compares after
+// each, so that a failure names it.
+func applied(t *testing.T, setup string, steps ...string) *rig {
+	t.Helper()
+	g := newRig(t, setup)
+	g.start()
+	g.wait()
+	for _, sql := range steps {
+		g.step(sql)
+		t.Log(sql)
+		g.equal()
+	}
+	if n := g.r.Status().Counters.Reseeds; n != 0 {
+		t.Errorf("%d re-seeds", n)
+	}
+	return g
+}
+
+func TestApplyRows(t *testing.T) {
+	tests := []struct {
+		name, setup string
+		steps       []string
+		swaps       bool // needs the second way
+	}{
+		{"kinds", "CREATE TABLE t(a, b)", []string{
+			"INSERT INTO t VALUES(1, 1.5), ('x', x'00ff'), (NULL, ''), (-1, x'')",
+			"UPDATE t SET b=a, a=b",
+			"DELETE FROM t WHERE rowid%2=0; INSERT INTO t VALUES('', zeroblob(70000))",
+			"DELETE FROM t",
+		}, false},
+		{"without rowid", "CREATE TABLE w(v, k TEXT, n INTEGER, PRIMARY KEY(n, k)) WITHOUT ROWID", []string{
+			"INSERT INTO w VALUES(1,'a',1),(2,'b',1),(3,'a',2)",
+			"UPDATE w SET v=v+1; DELETE FROM w WHERE k='b'",
+			"UPDATE w SET n=n+10",
+		}, false},
+		{"unique swap", "CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v); INSERT INTO t VALUES(1,1,'a'),(2,2,'b'),(3,3,'c')", []string{
+			"UPDATE t SET u=-u; UPDATE t SET u=CASE u WHEN -1 THEN 2 WHEN -2 THEN 1 ELSE 3 END",
+			"INSERT INTO t VALUES(4,4,'d')",
+		}, true},
+		{"unique shift", "CREATE TABLE t(u INTEGER UNIQUE); INSERT INTO t SELECT value FROM " + series(1, 200), []string{
+			"UPDATE t SET u=-u; UPDATE t SET u=1-u",
+		}, true},
+		{"unique in a cycle of rows that come and go", "CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE); INSERT INTO t VALUES(1,1),(2,2),(3,3)", []string{
+			"DELETE FROM t WHERE id=1; UPDATE t SET u=1 WHERE id=2; INSERT INTO t VALUES(9,2)",
+			"UPDATE t SET u=-u; UPDATE t SET u=CASE id WHEN 2 THEN 2 WHEN 9 THEN 3 ELSE 1 END; INSERT INTO t VALUES(10,10)",
+		}, true},
+		{"two tables, one swaps", "CREATE TABLE a(u UNIQUE); CREATE TABLE b(x); INSERT INTO a VALUES(1),(2)", []string{
+			"UPDATE a SET u=-u; UPDATE a SET u=3+u; INSERT INTO b SELECT value FROM " + series(1, 3000),
+		}, true},
+		{"header", "CREATE TABLE t(a)", []string{
+			"PRAGMA user_version=7", "PRAGMA application_id=-9; INSERT INTO t VALUES(1)", "PRAGMA user_version=-1",
+		}, false},
+		{"constraints do not hold back what happened", "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE c(p REFERENCES p(id), n CHECK(n<10)); PRAGMA ignore_check_constraints=ON", []string{
+			"INSERT INTO c VALUES(77, 77)",
+		}, false},
+		{"triggers do not fire", "CREATE TABLE t(a); CREATE TABLE l(a); CREATE TRIGGER tr AFTER INSERT ON t BEGIN INSERT INTO l VALUES(new.a); END", []string{
+			"INSERT INTO t VALUES(1),(2)",
+		}, false},
+		{"generated columns", "CREATE TABLE t(a, v AS (a*2), s AS (a*3) STORED, b)", []string{
+			"INSERT INTO t(a,b) VALUES(1,1),(2,2)", "UPDATE t SET a=a+1",
+		}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			g := applied(t, tt.setup, tt.steps...)
+			if n := g.r.Status().Counters.Swaps; (n > 0) != tt.swaps {
+				t.Errorf("%d SQLite transactions were done again", n)
+			}
+		})
+	}
+}
+
+// series is a subquery of the integers from first to last, as value.
+func series(first, last int) string {
+	return fmt.Sprintf("(WITH RECURSIVE s(value) AS (SELECT %d UNION ALL SELECT value+1 FROM s WHERE value<%d) SELECT value FROM s)", first, last)
+}
+
+func TestApplySchema(t *testing.T) {
+	tests := []struct {
+		name, setup string
+		steps       []string
+	}{
+		{"tables and indexes", "CREATE TABLE base(x)", []string{
+			"CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE, b, c TEXT DEFAULT 'd')",
+			"INSERT INTO t(a,b) VALUES(1,2),(3,4),(5,6); CREATE INDEX tb ON t(b); CREATE UNIQUE INDEX tab ON t(a,b) WHERE b>2; CREATE INDEX te ON t(a+b)",
+			"DROP INDEX tb; CREATE INDEX tb ON t(c)",
+			"DROP TABLE t",
+			"CREATE TABLE t(z); INSERT INTO t VALUES(1); CREATE TABLE w(k PRIMARY KEY, v) WITHOUT ROWID; INSERT INTO w VALUES(1,2)",
+			"DROP TABLE w; DROP TABLE t; CREATE TABLE w(other); INSERT INTO w VALUES(1)",
+			"ALTER TABLE w ADD COLUMN n DEFAULT 5; CREATE TABLE x AS SELECT * FROM w",
+		}},
+		{"alter", "CREATE TABLE p(id INTEGER PRIMARY KEY, a, b, c TEXT DEFAULT 'd', UNIQUE(a)); CREATE INDEX pb ON p(b); CREATE VIEW pv AS SELECT a,b FROM p; CREATE TRIGGER pt AFTER INSERT ON p BEGIN SELECT 1; END; INSERT INTO p(a,b) VALUES(1,2),(3,4)", []string{
+			"ALTER TABLE p ADD COLUMN e INT DEFAULT 42",
+			"INSERT INTO p(a,b) VALUES(5,6)",
+			"ALTER TABLE p RENAME COLUMN b TO bb",
+			"ALTER TABLE p RENAME TO p2",
+			"INSERT INTO p2(a,bb) VALUES(7,8); UPDATE p2 SET e=1 WHERE a=1",
+			"ALTER TABLE p2 DROP COLUMN c",
+			"DROP VIEW pv; DROP TRIGGER pt",
+			"CREATE VIEW pv AS SELECT 1; CREATE TRIGGER pt INSTEAD OF INSERT ON pv BEGIN SELECT 1; END",
+			"BEGIN; CREATE TABLE p3(id INTEGER PRIMARY KEY, a, bb UNIQUE, e); INSERT INTO p3 SELECT id,a,bb,e FROM p2; DROP TABLE p2; ALTER TABLE p3 RENAME TO p2; COMMIT",
+		}},
+		{"names swapped", "CREATE TABLE a(x UNIQUE); CREATE TABLE b(y, z UNIQUE); INSERT INTO a VALUES(1); INSERT INTO b VALUES(2,2)", []string{
+			"BEGIN; ALTER TABLE a RENAME TO tmp; ALTER TABLE b RENAME TO a; ALTER TABLE tmp RENAME TO b; COMMIT",
+		}},
+		{"statistics outlive a rebuild", "CREATE TABLE t(a, b); CREATE INDEX ti ON t(a); INSERT INTO t VALUES(1,1),(2,2)", []string{
+			"ANALYZE",
+			"ALTER TABLE t DROP COLUMN b",
+			"DROP INDEX ti; CREATE INDEX ti ON t(a); ANALYZE",
+			"DROP TABLE t",
+			"DROP TABLE sqlite_stat1",
+		}},
+		{"auto_vacuum", "PRAGMA auto_vacuum=FULL; CREATE TABLE a(x UNIQUE); CREATE TABLE b(x UNIQUE); CREATE TABLE c(k PRIMARY KEY) WITHOUT ROWID; CREATE TABLE d(x)", []string{
+			"INSERT INTO d VALUES(zeroblob(9000)); INSERT INTO b VALUES(1); INSERT INTO c VALUES(1)",
+			"DROP TABLE a; DROP TABLE c", "INSERT INTO d VALUES(1); INSERT INTO b VALUES(2)",
+		}},
+		{"virtual tables", "CREATE TABLE base(x)", []string{
+			"CREATE VIRTUAL TABLE ft USING fts5(a,b)",
+			"INSERT INTO ft VALUES('hello world','x'),('good bye world','y'),('abc','z')",
+			"INSERT INTO ft(ft) VALUES('optimize'); DELETE FROM ft WHERE rowid=3",
+			"CREATE VIRTUAL TABLE rt USING rtree(id,x0,x1); INSERT INTO rt VALUES(1,0,1),(2,5,6)",
+			"ALTER TABLE ft RENAME TO ft2",
+			"INSERT INTO ft2 VALUES('new world','x')",
+			"DROP TABLE rt", "DROP TABLE ft2",
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { applied(t, tt.setup, tt.steps...) })
+	}
+}
+
+func TestApplySequence(t *testing.T) {
+	applied(t, "CREATE TABLE base(x)",
+		"CREATE TABLE b(id INTEGER PRIMARY KEY AUTOINCREMENT, v); CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT, v)",
+		"INSERT INTO b(v) VALUES(1); INSERT INTO a(v) VALUES(1),(2)", // made in the other order than applied
+		"UPDATE b SET id=100",
+		"INSERT INTO b(id,v) VALUES(50,1)",
+		"INSERT INTO b(v) VALUES(2)",
+		"DELETE FROM sqlite_sequence WHERE name='a'",
+		"INSERT INTO a(v) VALUES(3)",
+		"UPDATE sqlite_sequence SET seq=7 WHERE name='b'",
+		"DELETE FROM b",
+		"ALTER TABLE a RENAME TO a2",
+		"INSERT INTO a2(v) VALUES(3)",
+		"ALTER TABLE a2 DROP COLUMN v",
+		"DROP TABLE b", "DROP TABLE a2")
+}
+
+func TestApplySequenceInGroups(t *testing.T) {
+	g := newRig(t, "CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT, u UNIQUE); CREATE TABLE b(id INTEGER PRIMARY KEY AUTOINCREMENT)")
+	g.snaps.add(g.snapshot())
+	for i := range 50 {
+		g.step(fmt.Sprintf("INSERT INTO a(u) VALUES(%d); INSERT INTO b DEFAULT VALUES; DELETE FROM b WHERE id%%3=0", i))
+		if i%10 == 9 {
+			g.step("UPDATE a SET u=-u; UPDATE a SET u=(SELECT max(u)-a.u FROM a) WHERE 0; UPDATE a SET u=1000-u; UPDATE a SET u=-u; UPDATE a SET u=1000+u; UPDATE a SET u=u")
+		}
+	}
+	g.start()
+	g.equal()
+}
+
+// Several transactions in one record, of which some swap rows.
+func TestGroupWithSwaps(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, u UNIQUE, v); INSERT INTO t(u) VALUES(1),(2),(3)")
+	g.snaps.add(g.snapshot())
+	for i := range 20 {
+		g.exec(fmt.Sprintf("INSERT INTO t(u) VALUES(%d)", 100+i))
+		g.emit()
+		g.exec("UPDATE t SET u=-u WHERE id<4; UPDATE t SET u=4+u WHERE id<4; CREATE TABLE IF NOT EXISTS later(x)")
+		g.emit()
+		if i%3 == 0 {
+			must(t, g.enc.Flush())
+		}
+	}
+	must(t, g.enc.Flush())
+	g.start()
+	g.equal()
+	if s := g.r.Status(); s.Counters.Swaps == 0 || s.Counters.Divergences != 0 {
+		t.Errorf("counters %+v", s.Counters)
+	}
+}
+
+// A transaction of many records is spooled, beyond the memory limit in a file,
+// and undone when a new term begins in the middle of it.
+func TestTransactionOverManyRecords(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v)")
+	g.start()
+	g.wait()
+	g.step("INSERT INTO t SELECT value, value, randomblob(4000) FROM " + series(1, 6000)) // 24 MB
+	g.equal()
+	g.step("UPDATE t SET u=-u; UPDATE t SET u=6001+u, v=randomblob(3000)") // 42 MB, swaps everywhere
+	g.equal()
+	if s := g.r.Status(); s.Counters.Swaps == 0 || s.Counters.Reseeds != 0 {
+		t.Errorf("counters %+v", s.Counters)
+	}
+}
+
+func TestUnfinishedTransactionIsUndone(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v); INSERT INTO t VALUES(1,1,1),(2,2,2)")
+	g.start()
+	g.wait()
+	for _, sql := range []string{
+		"CREATE TABLE x(a UNIQUE); INSERT INTO t SELECT value, value, zeroblob(2000) FROM " + series(3, 2000),
+		"UPDATE t SET u=-u; UPDATE t SET u=4+u; INSERT INTO t SELECT value, value, zeroblob(2000) FROM " + series(10, 2000),
+	} {
+		g.exec("BEGIN;" + sql)
+		before := g.log.records
+		for _, op := range g.ops() {
+			must(t, g.enc.Op(op))
+		}
+		if len(g.log.records) < len(before)+3 {
+			t.Fatal("the transaction does not span records")
+		}
+		g.enc.Abandon()
+		g.exec("ROLLBACK")
+		g.read()
+		g.restart()
+		g.equal()
+		g.step("INSERT INTO t VALUES((SELECT max(id)+1 FROM t), (SELECT max(u)+1 FROM t), 'next')")
+		g.equal()
+	}
+}
+
+func TestPartsKeepOrder(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a)")
+	g.snaps.add(g.snapshot())
+	for i := range 5 { // small, large, small, ... all waiting at once
+		g.step(fmt.Sprintf("INSERT INTO t VALUES(%d)", i))
+		g.step("INSERT INTO t SELECT zeroblob(1000)||value FROM " + series(1, 2000))
+	}
+	g.start()
+	g.equal()
+	if g.r.Status().Applied.Position != g.enc.Position() {
+		t.Error("position differs")
+	}
+}
