@@ -32,11 +32,8 @@ func (w *writer) resume(log *Log, epoch cdc.Epoch) {
 	t.Boundary.Lineage = cdc.ID{1}
 	w.log = log
 	w.enc = cdc.NewEncoder(t, epoch, cdc.ID{2, byte(epoch)}, func(rec []byte, h cdc.Head, b *cdc.Boundary) error {
-		if err := w.log.Append(rec, h, b); err != nil {
-			return err
-		}
-		w.out[h.LSN] = append([]byte(nil), rec...)
-		return nil
+		w.out[h.LSN] = append([]byte(nil), rec...) // a failed append may have written it
+		return w.log.Append(rec, h, b)
 	})
 }
 
@@ -49,14 +46,6 @@ func (w *writer) epoch() error { return w.enc.Epoch(w.boundary()) }
 
 // begin adds a table and one row of size bytes that do not compress.
 func (w *writer) begin(size int) error {
-	table := &cdc.Table{Name: "t"}
-	if err := w.enc.Op(cdc.AppendOp(nil, &cdc.Change{Op: cdc.OpTable, Table: table}, 0)); err != nil {
-		return err
-	}
-	return w.row(table, size)
-}
-
-func (w *writer) row(table *cdc.Table, size int) error {
 	row := make([]byte, size)
 	x := uint64(w.n)*2654435761 + 12345
 	for i := range row {
@@ -65,7 +54,26 @@ func (w *writer) row(table *cdc.Table, size int) error {
 		x ^= x << 17
 		row[i] = byte(x)
 	}
+	return w.row(row)
+}
+
+// parts begins a transaction of n part records, which are small on disk.
+func (w *writer) parts(n int) error { return w.row(make([]byte, n*cdc.MaxBody)) }
+
+func (w *writer) row(row []byte) error {
+	table := &cdc.Table{Name: "t"}
+	if err := w.enc.Op(cdc.AppendOp(nil, &cdc.Change{Op: cdc.OpTable, Table: table}, 0)); err != nil {
+		return err
+	}
 	return w.enc.Op(cdc.AppendOp(nil, &cdc.Change{Op: cdc.OpInsert, Table: table, Rowid: int64(w.n), New: row}, 0))
+}
+
+// end completes what begin or parts began.
+func (w *writer) end() error {
+	if err := w.enc.End(w.boundary(), false); err != nil {
+		return err
+	}
+	return w.enc.Flush()
 }
 
 // commit writes a transaction with one row as one record, or more if it is large.
@@ -73,13 +81,13 @@ func (w *writer) commit(size int) error {
 	if err := w.begin(size); err != nil {
 		return err
 	}
-	if err := w.enc.End(w.boundary(), false); err != nil {
-		return err
-	}
-	return w.enc.Flush()
+	return w.end()
 }
 
-func must(t testing.TB, err error) {
+func must(t interface {
+	Helper()
+	Fatal(...any)
+}, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -94,13 +102,6 @@ func open(t testing.TB, fs durable.FS, dir string, segment int64) *Log {
 	return l
 }
 
-func bounded(t testing.TB) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // readAll checks that the log holds exactly the records of want from first to
 // last, and that they are chained.
 func readAll(l *Log, want map[cdc.LSN][]byte, from, last cdc.LSN) error {
@@ -113,8 +114,10 @@ func readAll(l *Log, want map[cdc.LSN][]byte, from, last cdc.LSN) error {
 	if from == 1 {
 		v = cdc.NewVerifier(cdc.Position{})
 	}
+	done, cancel := context.WithCancel(context.Background())
+	cancel() // so that Next does not wait
 	for lsn := from; lsn <= last; lsn++ {
-		rec, h, err := r.Next(context.Background())
+		rec, h, err := r.Next(done)
 		if err != nil {
 			return err
 		}
@@ -127,11 +130,9 @@ func readAll(l *Log, want map[cdc.LSN][]byte, from, last cdc.LSN) error {
 			}
 		}
 	}
-	if got := l.Durable(); got != last {
-		return fmt.Errorf("the log ends at %d, want %d", got, last)
+	if l.Durable() != last {
+		return fmt.Errorf("the log ends at %d, want %d", l.Durable(), last)
 	}
-	done, cancel := context.WithCancel(context.Background())
-	cancel()
 	if _, h, err := r.Next(done); !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("after the last record: record %d, %v", h.LSN, err)
 	}
