@@ -79,6 +79,9 @@ func (s *shipper) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, ErrFenced):
+			s.trouble(err)
+			return err
 		case errors.Is(err, wal.ErrFailed), errors.Is(err, wal.ErrDamaged):
 			return fmt.Errorf("%w: %w", errLog, err)
 		case condition(err) == "full":

@@ -11,7 +11,7 @@ var errSpace = fmt.Errorf("%w: the SQLite WAL has passed max_sqlite_wal", errLos
 
 const (
 	lookAfter    = time.Second // between looks at files and sizes
-	idleTurnover = time.Second // without a write until the SQLite WAL is made free to start over
+	idleTurnover = time.Second // without a write until a long SQLite WAL is made free to start over
 	leaveLock0   = 32          // frames of a new generation after which the pin leaves lock 0
 	maxBackOff   = 2 * time.Second
 )
@@ -44,12 +44,15 @@ func (c *capture) maintain(n int, held bool) error {
 	f := c.follower
 	frame := f.position().Frame
 	behind := frame - min(f.pinFrame, frame)
-	switch full := int64(frame)*int64(f.view.pageSize) >= c.options.TurnoverBytes; {
+	size := int64(frame) * int64(f.view.pageSize)
+	switch full, half := size >= c.options.TurnoverBytes, size >= c.options.TurnoverBytes/2; {
 	case f.settled:
 		return nil
 	case full && !held && !now.Before(u.notBefore):
 		return c.turnover(true)
-	case n == 0 && !u.idleTried && !held && now.Sub(u.wrote) >= idleTurnover:
+	// Not when it is short: as long as the frames are there, a restart can prove
+	// that it missed nothing.
+	case half && n == 0 && !u.idleTried && !held && now.Sub(u.wrote) >= idleTurnover:
 		u.idleTried = true
 		return c.turnover(false)
 	case behind >= c.options.RepinFrames, f.pinFrame == 0 && frame >= leaveLock0:
