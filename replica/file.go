@@ -64,6 +64,9 @@ func claim(c *sqlite.Conn, at Mark, now time.Time) error {
 	}
 	err := createTables(c)
 	if err == nil {
+		err = leaveOff(c)
+	}
+	if err == nil {
 		err = setPosition(c, at, now)
 	}
 	if err == nil {

@@ -63,6 +63,13 @@ type Options struct {
 	ReportInterval time.Duration // 1 s
 }
 
+func (o Options) logger() *slog.Logger {
+	if o.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Logger
+}
+
 // Apply tunes how records become rows.
 type Apply struct {
 	GroupMaxRecords int    // most records in one SQLite transaction under backlog; 1000
@@ -137,13 +144,10 @@ func New(o Options) (*Replica, error) {
 	if o.Clock == nil {
 		o.Clock = systemClock{}
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
 	if o.ReportInterval == 0 {
 		o.ReportInterval = time.Second
 	}
-	o.Logger = o.Logger.With("db", o.Database)
+	o.Logger = o.logger().With("db", o.Database)
 	r := &Replica{o: o, work: path + ".replicator", board: newBoard(o.Database, o.Clock, o.Logger), holds: make(chan *hold)}
 	if r.o.SpoolDir == "" {
 		r.o.SpoolDir = r.work

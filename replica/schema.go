@@ -312,14 +312,55 @@ func (s *schema) createIndex(c *sqlite.Conn, o *cdc.SchemaObject) error {
 	l := LeftOff{Name: o.Name, Table: o.Table, SQL: o.SQL, Reason: err.Error()}
 	s.leftOff = append(s.leftOff, l)
 	s.dirty = true
+	return l.write(c)
+}
+
+func (l LeftOff) write(c *sqlite.Conn) error {
 	return c.Exec("INSERT OR REPLACE INTO main._replicator_left_off(name, tbl, sql, reason) VALUES(?,?,?,?)", l.Name, l.Table, l.SQL, l.Reason)
+}
+
+// leaveOff drops the indexes of a restored file that this program lacks something
+// for. It finds them by compiling a REINDEX.
+func leaveOff(c *sqlite.Conn) error {
+	var trees []int64
+	var indexes []LeftOff
+	err := c.Query("SELECT rowid, name, tbl_name, sql FROM main.sqlite_schema WHERE type='index' AND sql IS NOT NULL", nil, func(r sqlite.Row) error {
+		l := LeftOff{Name: r.Text(1), Table: r.Text(2), SQL: r.Text(3)}
+		err := c.Exec(`EXPLAIN REINDEX main."` + strings.ReplaceAll(l.Name, `"`, `""`) + `"`)
+		if err == nil || !lacks(err) {
+			return err
+		}
+		l.Reason = err.Error()
+		trees, indexes = append(trees, r.Int(0)), append(indexes, l)
+		return nil
+	})
+	if err != nil || len(trees) == 0 {
+		return err
+	}
+	for _, l := range indexes {
+		if err := l.write(c); err != nil {
+			return err
+		}
+	}
+	if err := c.Exec("PRAGMA writable_schema=ON"); err != nil {
+		return err
+	}
+	if err := retire(c, trees); err != nil {
+		return err
+	}
+	return c.ResetSchema()
 }
 
 // lacks reports whether SQLite refused a statement for what this program does
 // not have; there is no code of its own for that.
 func lacks(err error) bool {
 	text := err.Error()
-	return strings.Contains(text, "no such collation sequence") || strings.Contains(text, "no such function")
+	for _, what := range []string{"no such collation sequence", "no such function", "unknown function"} {
+		if strings.Contains(text, what) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *schema) isLeftOff(name string) bool {

@@ -127,6 +127,14 @@ func (s *source) emit() {
 	must(s.t, s.enc.End(s.boundary(), false))
 }
 
+// insert appends a transaction of one row that the database itself does not see.
+func (s *source) insert(table string, rowid int64, record []byte) {
+	t := &cdc.Table{Name: table}
+	must(s.t, s.enc.Op(cdc.AppendOp(nil, &cdc.Change{Op: cdc.OpTable, Table: t}, 0)))
+	must(s.t, s.enc.Op(cdc.AppendOp(nil, &cdc.Change{Op: cdc.OpInsert, Table: t, Rowid: rowid, New: record}, 0)))
+	must(s.t, s.enc.End(s.boundary(), false))
+}
+
 func (s *source) ops() [][]byte {
 	old, oldSchema, oldHeaders := s.rows, s.schema, s.headers
 	s.read()
