@@ -58,7 +58,7 @@ func (w *writer) begin(size int) error {
 }
 
 // parts begins a transaction of n part records, which are small on disk.
-func (w *writer) parts(n int) error { return w.row(make([]byte, n*cdc.MaxBody)) }
+func (w *writer) parts(n int) error { return w.row(make([]byte, n*cdc.MaxBody-100)) }
 
 func (w *writer) row(row []byte) error {
 	table := &cdc.Table{Name: "t"}

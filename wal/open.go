@@ -164,23 +164,24 @@ func (l *Log) openLast(v *view) error {
 	if err := l.opts.FS.SyncDir(l.dir); err != nil {
 		return fmt.Errorf("wal: open: %w", err)
 	}
-	s.synced, s.marked = s.written, proven
+	s.synced = s.written
 	tail := &s.history.tail
 	v.durable, v.end, v.boundary = tail.Next-1, s.written, tail.Position.LSN
 	return nil
 }
 
 // scan walks the whole of seg and leaves the state after its last valid record.
-// proven is how much of the file is known to have been synced.
+// proven is how much of the file is known to have been synced, less the mark
+// that says so.
 func (l *Log) scan(seg *segment) (proven int64, err error) {
 	s := &l.state
 	c := cursor{file: s.file, offset: headerSize}
 	for {
 		rec, h, err := c.next(seg.end)
 		if err != nil {
-			s.written = c.offset
-			if c.synced > 0 && c.synced == c.offset-markSize { // the mark of a clean end
-				c.synced = c.offset
+			s.written, s.marked = c.offset, c.synced
+			if c.synced == c.offset-markSize { // the mark of a clean end: no need for another
+				s.marked = c.offset
 			}
 			return c.synced, l.judge(seg, err)
 		}
