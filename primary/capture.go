@@ -49,7 +49,7 @@ type capture struct {
 	boot     cdc.ID
 
 	upkeep upkeep
-	frozen *sync.WaitGroup // what was frozen and is not closed yet
+	frozen sync.WaitGroup // what was frozen and is not closed yet; it reads through src
 }
 
 // newCapture attaches to src and continues the history in log: from the last

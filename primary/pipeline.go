@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -159,19 +158,17 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log) (err error) {
 		return errors.Join(err, src.close())
 	}
 	defer release()
-	var frozen sync.WaitGroup // their views read through the source's descriptors
-	defer func() {
-		p.snapshots.interrupt(err)
-		p.audits.drop()
-		frozen.Wait()
-		err = errors.Join(err, src.close())
-	}()
+	defer func() { err = errors.Join(err, src.close()) }()
 	c, err := newCapture(ctx, src, log, p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.close()) }()
-	c.frozen = &frozen
+	defer func() {
+		p.snapshots.interrupt(err)
+		p.audits.drop()
+		c.frozen.Wait()
+		err = errors.Join(err, c.close())
+	}()
 	w, err := watch(p.o.Path + "-wal")
 	if err != nil {
 		return err

@@ -1,0 +1,120 @@
+package primary
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestFrozenIsExactlyALSN freezes the source again and again while hostile
+// programs write. Each frozen state, copied page by page while they go on, must
+// be a sound database that holds what the records up to its LSN add up to.
+func TestFrozenIsExactlyALSN(t *testing.T) {
+	path := makeSource(t, hostileSchema)
+	book := newLedger()
+	c := startCapture(t, path, newMemoryLog(book.visit), testCaptureOptions())
+	tr := enlist(t, path, strings.Fields("writer bigwriter spread checkpointer opener")...)
+	for range 25 {
+		frozen, err := c.freeze()
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := make(chan error, 1)
+		to := filepath.Join(t.TempDir(), "copy.db")
+		go func() { copied <- copyPages(frozen, to) }()
+		want := book.clone()
+		for waiting := true; waiting; { // the source moves on, the frozen state must not
+			select {
+			case err := <-copied:
+				if err != nil {
+					t.Fatal(err)
+				}
+				waiting = false
+			default:
+				n, err := c.poll()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := c.maintain(n, true); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := frozen.Close(); err != nil {
+			t.Fatal(err)
+		}
+		want.compare(t, to)
+		if len(want.gaps) > 0 {
+			t.Fatalf("frozen at %v: %d differences, first: %s", frozen.At, len(want.gaps), want.gaps[0])
+		}
+	}
+	tr.dismiss(func() error { _, err := c.poll(); return err })
+}
+
+func copyPages(f *Frozen, to string) (err error) {
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	buf := make([]byte, 16*f.PageSize())
+	for page := uint32(1); page <= f.Pages(); {
+		n, err := f.ReadPages(context.Background(), page, buf)
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(buf[:n*f.PageSize()]); err != nil {
+			return err
+		}
+		page += uint32(n)
+	}
+	return nil
+}
+
+// clone copies the state and forgets the gaps.
+func (l *ledger) clone() *ledger {
+	c := newLedger()
+	for k, v := range l.seq {
+		c.seq[k] = v
+	}
+	return c
+}
+
+// TestTooLongSQLiteWALIsGivenUp lets the capture fall behind by more than the
+// bound: it must give up the pin rather than the application's disk.
+func TestTooLongSQLiteWALIsGivenUp(t *testing.T) {
+	b := newBench(t, "CREATE TABLE t(v)")
+	src, err := openSource(b.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := src.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	now := time.Now()
+	o := testCaptureOptions()
+	o.MaxSQLiteWAL = 256 << 10
+	c, err := newCapture(context.Background(), src, newMemoryLog(newLedger().visit), t.TempDir(), o, func() time.Time { return now }, b.options().Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := c.maintain(0, false); err != nil {
+		t.Fatal(err)
+	}
+	b.exec("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200) INSERT INTO t SELECT randomblob(3000) FROM n")
+	now = now.Add(2 * lookAfter)
+	if err := c.maintain(0, false); !errors.Is(err, errSpace) || !errors.Is(err, errLost) {
+		t.Fatalf("600 kB behind with a bound of 256 kB: %v", err)
+	}
+}
