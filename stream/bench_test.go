@@ -48,7 +48,7 @@ func BenchmarkConsume(b *testing.B) {
 					return errEnough
 				}
 				return nil
-			}, nil)
+			})
 			if !errors.Is(err, errEnough) {
 				b.Fatal(err)
 			}

@@ -162,7 +162,7 @@ func TestClusterRace(t *testing.T) {
 			return errEnough
 		}
 		return nil
-	}, nil)
+	})
 	if !errors.Is(err, errEnough) {
 		t.Fatal(err)
 	}

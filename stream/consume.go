@@ -12,35 +12,37 @@ import (
 )
 
 const (
-	pullBytes     = 8 << 20               // buffered by the client
-	idleGrace     = 20 * time.Millisecond // for a record that is known to be under way
-	goneAfter     = 30 * time.Second      // the server drops a consumer nobody pulls from
-	maxStallPolls = 32                    // backoff of restarts, for links on which one record takes long
+	pullBytes     = 8 << 20          // buffered by the client
+	goneAfter     = 30 * time.Second // the server drops a consumer nobody pulls from
+	maxStallPolls = 32               // backoff of restarts, for links on which one record takes long
 )
 
-// Consume calls handle for every record from the LSN from on, in order, and
-// idle whenever nothing more is at hand after a record: the moment to commit
-// what was grouped. pending is the number of records known to be in the stream
-// behind this one. handle may keep rec; it and idle are called from the
-// caller's goroutine. idle may be nil.
+// Consume calls handle for every record from the LSN from on, in order; pending
+// is the number of records known to be in the stream behind this one, so that
+// the caller can group them. handle is called from the caller's goroutine and
+// may keep rec.
 //
 // Records below from are not needed, but the stream must reach up to from-1.
-// Consume waits while NATS is away and goes on by itself. It ends with the error
-// of handle or idle, when ctx ends, or when the stream does not lead on from
-// here: *TrimmedError, ErrBeyond, ErrRecreated, ErrNoStream. An idle consumer
-// notices those within a Poll, and a silent loss within two.
-func (s *Stream) Consume(ctx context.Context, from cdc.LSN, handle func(rec []byte, lsn cdc.LSN, pending uint64) error, idle func() error) error {
-	if idle == nil {
-		idle = func() error { return nil }
-	}
-	c := &consumption{s: s, want: max(from, 1), handle: handle, idle: idle, stallPolls: 2}
+// Consume ends with the error of handle, when ctx ends, or when the stream does
+// not lead on from here: *TrimmedError, ErrBeyond, ErrRecreated, ErrNoStream. An
+// idle consumer notices those within a Poll, and a silent loss, which it heals,
+// within two. It waits a Poll for NATS to come back and then ends with
+// ErrUnavailable; call it again from the next record.
+func (s *Stream) Consume(ctx context.Context, from cdc.LSN, handle func(rec []byte, lsn cdc.LSN, pending uint64) error) error {
+	c := &consumption{s: s, want: max(from, 1), handle: handle, stallPolls: 2}
+	var away time.Time // since when NATS does not answer
 	for {
 		before := c.want
 		err := c.session(ctx)
-		if ctx.Err() != nil {
+		lost, down := errors.Is(err, errRestart), errors.Is(err, ErrUnavailable)
+		switch {
+		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		}
-		if !errors.Is(err, errRestart) && !errors.Is(err, ErrUnavailable) {
+		case !lost && !down:
+			return err
+		case lost || away.IsZero():
+			away = time.Now()
+		case time.Since(away) > s.cfg.Poll:
 			return err
 		}
 		s.conn.log.Debug("stream: consumer restarts", "db", s.db, "lsn", c.want, "err", err)
@@ -67,7 +69,6 @@ type consumption struct {
 	last    cdc.LSN   // the highest known to be in the stream
 	created time.Time // of the stream
 	handle  func([]byte, cdc.LSN, uint64) error
-	idle    func() error
 
 	stallPolls int // polls without a record before a session is given up
 }
@@ -148,43 +149,15 @@ func (c *consumption) open(ctx context.Context) (jetstream.Consumer, error) {
 func (c *consumption) deliver(ctx context.Context, p *pump, link uint64) error {
 	poll := time.NewTicker(c.s.cfg.Poll)
 	defer poll.Stop()
-	grace := time.NewTimer(idleGrace)
-	defer grace.Stop()
-	open := false // records were handled since the last call of idle
 	w := watch{at: c.want}
 	for {
-		select {
-		case msg := <-p.msgs:
-			if err := c.take(ctx, msg); err != nil {
-				return err
-			}
-			open = true
-			continue
-		default:
-		}
-		var wait <-chan time.Time
-		if open && c.want > c.last {
-			open = false
-			if err := c.idle(); err != nil {
-				return err
-			}
-		} else if open {
-			grace.Reset(idleGrace)
-			wait = grace.C
-		}
 		changed := c.s.conn.Changed()
 		if c.s.conn.nc.Stats().Reconnects != link {
 			return fmt.Errorf("%w: reconnected", errRestart)
 		}
 		select {
 		case msg := <-p.msgs:
-			if err := c.take(ctx, msg); err != nil {
-				return err
-			}
-			open = true
-		case <-wait:
-			open = false
-			if err := c.idle(); err != nil {
+			if err := c.takeAll(ctx, msg, p.msgs); err != nil {
 				return err
 			}
 		case <-poll.C:
@@ -196,6 +169,20 @@ func (c *consumption) deliver(ctx context.Context, p *pump, link uint64) error {
 			return fmt.Errorf("%w: %w", errRestart, err)
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+	}
+}
+
+// takeAll takes msg and what is at hand behind it.
+func (c *consumption) takeAll(ctx context.Context, msg jetstream.Msg, more <-chan jetstream.Msg) error {
+	for {
+		if err := c.take(ctx, msg); err != nil {
+			return err
+		}
+		select {
+		case msg = <-more:
+		default:
+			return nil
 		}
 	}
 }

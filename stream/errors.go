@@ -70,7 +70,8 @@ var (
 	ErrRemote = &Condition{word: "remote", text: "the other side failed"}
 )
 
-// A TrimmedError wraps [ErrTrimmed] and says where the stream goes on.
+// A TrimmedError wraps [ErrTrimmed] and [cdc.ErrGap] and says where the stream
+// goes on.
 type TrimmedError struct {
 	Want  cdc.LSN // the record that was due
 	First cdc.LSN // the first record at or above it that the stream has, or will have when it is empty
@@ -80,7 +81,7 @@ func (e *TrimmedError) Error() string {
 	return fmt.Sprintf("stream: record %d is gone, the stream goes on at %d: %v", e.Want, e.First, ErrTrimmed)
 }
 
-func (e *TrimmedError) Unwrap() error { return ErrTrimmed }
+func (e *TrimmedError) Unwrap() []error { return []error{ErrTrimmed, cdc.ErrGap} }
 
 // FirstLSN is First, for packages that do not import this one.
 func (e *TrimmedError) FirstLSN() cdc.LSN { return e.First }

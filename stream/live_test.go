@@ -21,7 +21,8 @@ func TestHeartbeat(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Heartbeat{
-		Node: "primary-1", Lineage: cdc.ID{1}, Epoch: 3, Captured: 12, Durable: 11, Published: 10, Hash: cdc.Hash{2},
+		Node: "primary-1", Position: cdc.Position{Lineage: cdc.ID{1}, Epoch: 3, LSN: 9, Hash: cdc.Hash{2}},
+		Captured: 12, Durable: 11, Published: 10,
 		Totals: Totals{Transactions: 5, Bytes: 6}, SentAt: time.Unix(1, 2).UTC(),
 	}
 	if err := c.nc.Publish("replicator.app.heartbeat", []byte("{")); err != nil {

@@ -26,17 +26,6 @@ func TestObjects(t *testing.T) {
 		"snapshots/00000000000000000007/empty":  {},
 		"other *.> name":                        []byte("x"),
 	}
-	t.Run("no bucket", func(t *testing.T) {
-		if _, err := o.Get(ctx, "a"); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("Get: %v, want fs.ErrNotExist", err)
-		}
-		if err := o.Delete(ctx, "a"); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("Delete: %v, want fs.ErrNotExist", err)
-		}
-		if names, err := o.List(ctx, ""); len(names) != 0 || err != nil {
-			t.Errorf("List: %q, %v, want none", names, err)
-		}
-	})
 	for name, data := range objects {
 		if err := o.Put(ctx, name, []byte("what was there before")); err != nil {
 			t.Fatal(err)
@@ -75,6 +64,20 @@ func TestObjects(t *testing.T) {
 	}
 	if n := h.CachedInfo().State.Msgs; n != 0 {
 		t.Errorf("%d messages remain after all was deleted", n)
+	}
+}
+
+func TestObjectsNone(t *testing.T) {
+	ctx := testContext(t)
+	o := testConn(t).Objects("app", 1)
+	if _, err := o.Get(ctx, "a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Get: %v, want fs.ErrNotExist", err)
+	}
+	if err := o.Delete(ctx, "a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Delete: %v, want fs.ErrNotExist", err)
+	}
+	if names, err := o.List(ctx, ""); len(names) != 0 || err != nil {
+		t.Errorf("List: %q, %v, want none", names, err)
 	}
 }
 

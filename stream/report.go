@@ -10,15 +10,13 @@ import (
 // nothing of it is stored. A replica that hears none for 5 s knows that the
 // path is dead, even when nothing is written.
 type Heartbeat struct {
-	Node      string    `json:"node"`
-	Lineage   cdc.ID    `json:"lineage"`
-	Epoch     cdc.Epoch `json:"epoch"`
-	Captured  cdc.LSN   `json:"captured"`  // last record appended to the change log
-	Durable   cdc.LSN   `json:"durable"`   // last record fsynced there
-	Published cdc.LSN   `json:"published"` // last record acknowledged by the stream
-	Hash      cdc.Hash  `json:"hash"`      // chain hash at the last boundary up to Published
-	Totals    Totals    `json:"totals"`    // at Captured
-	SentAt    time.Time `json:"sent_at"`   // by the primary's clock
+	Node      string       `json:"node"`
+	Position  cdc.Position `json:"position"`  // of the last boundary published
+	Totals    Totals       `json:"totals"`    // at Position
+	Captured  cdc.LSN      `json:"captured"`  // last record appended to the change log
+	Durable   cdc.LSN      `json:"durable"`   // last record fsynced there
+	Published cdc.LSN      `json:"published"` // last record acknowledged by the stream
+	SentAt    time.Time    `json:"sent_at"`   // by the primary's clock
 }
 
 // A Report is what a replica tells the primary each second, over core NATS. The

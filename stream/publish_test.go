@@ -1,0 +1,151 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+)
+
+// A second publisher is refused at its first record, and the first one at the
+// next, whoever wins.
+func TestTwoPublishers(t *testing.T) {
+	ctx := testContext(t)
+	c := testConn(t)
+	a := create(t, c, 1, StreamConfig{})
+	publish(t, a, 0, 10)
+	b := c.Stream("app", StreamConfig{})
+	foreign := func(lsn cdc.LSN) []byte { return []byte("foreign") }
+	if err := b.Publish(ctx, 9, upTo(9, 500, foreign), failAcked(t)); !errors.Is(err, ErrSequence) {
+		t.Errorf("publish behind the end: %v, want ErrSequence", err)
+	}
+	if err := b.Publish(ctx, 12, upTo(12, 500, foreign), failAcked(t)); !errors.Is(err, ErrSequence) {
+		t.Errorf("publish beyond the end: %v, want ErrSequence", err)
+	}
+	if rec, err := a.Get(ctx, 10); err != nil || string(rec) != "record 10" {
+		t.Errorf("record 10 is %q, %v", rec, err)
+	}
+	if err := b.Publish(ctx, 10, upTo(10, 11, foreign), func(cdc.LSN) {}); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	if err := a.Publish(ctx, 10, upTo(10, 500, record), failAcked(t)); !errors.Is(err, ErrSequence) {
+		t.Errorf("publish after a foreign record: %v, want ErrSequence", err)
+	}
+	if info, err := a.Info(ctx); err != nil || info.Last != 11 {
+		t.Errorf("info %+v, %v; want the end at 11", info, err)
+	}
+}
+
+func failAcked(t *testing.T) func(cdc.LSN) {
+	return func(lsn cdc.LSN) { t.Errorf("record %d was acknowledged", lsn) }
+}
+
+// Two primaries that both end at the same record publish at once. One wins, and
+// no record of the other is in the stream: not even later ones, whose expected
+// sequence would fit.
+func TestPublisherRace(t *testing.T) {
+	ctx := testContext(t)
+	c := testConn(t)
+	s := create(t, c, 1, StreamConfig{})
+	publish(t, s, 0, 1)
+	for round := range 30 {
+		info, err := s.Info(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for _, name := range []string{"a", "b"} {
+			wg.Go(func() {
+				own := func(cdc.LSN) []byte { return []byte(name) }
+				err := s.Publish(ctx, info.Last, upTo(info.Last, info.Last+50, own), func(cdc.LSN) {})
+				if !errors.Is(err, io.EOF) && !errors.Is(err, ErrSequence) {
+					t.Errorf("round %d: %s: %v, want io.EOF or ErrSequence", round, name, err)
+				}
+			})
+		}
+		wg.Wait()
+		var authors []byte
+		after, err := s.Info(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for lsn := info.Last + 1; lsn <= after.Last; lsn++ {
+			rec, err := s.Get(ctx, lsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			authors = append(authors, rec...)
+		}
+		if strings.Contains(string(authors), "a") && strings.Contains(string(authors), "b") {
+			t.Fatalf("round %d: records of both: %s", round, authors)
+		}
+	}
+}
+
+// The acknowledgements of a window are lost: publishing again is refused, and
+// the stream shows our own bytes, which is how the primary knows to go on.
+func TestLostAcks(t *testing.T) {
+	ctx := testContext(t)
+	s := create(t, testConn(t), 1, StreamConfig{})
+	publish(t, s, 0, 300)
+	if err := s.Publish(ctx, 100, upTo(100, 300, record), failAcked(t)); !errors.Is(err, ErrSequence) {
+		t.Fatalf("publish again: %v, want ErrSequence", err)
+	}
+	info, err := s.Info(ctx)
+	if err != nil || info.Last != 300 {
+		t.Fatalf("info %+v, %v", info, err)
+	}
+	if rec, err := s.Get(ctx, info.Last); err != nil || string(rec) != string(record(300)) {
+		t.Fatalf("record 300 is %q, %v", rec, err)
+	}
+	publish(t, s, 300, 310)
+}
+
+func TestPublishEnds(t *testing.T) {
+	c := testConn(t)
+	s := create(t, c, 1, StreamConfig{})
+	t.Run("next fails", func(t *testing.T) {
+		boom, n := errors.New("boom"), 0
+		next := upTo(0, 3, record)
+		err := s.Publish(testContext(t), 0, func(ctx context.Context) ([]byte, cdc.LSN, error) {
+			rec, lsn, err := next(ctx)
+			if err != nil {
+				err = boom
+			}
+			return rec, lsn, err
+		}, func(cdc.LSN) { n++ })
+		if !errors.Is(err, boom) || n != 3 {
+			t.Errorf("%v after %d, want boom after 3", err, n)
+		}
+	})
+	t.Run("context ends", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(testContext(t))
+		next := upTo(3, 4, record)
+		err := s.Publish(ctx, 3, func(ctx context.Context) ([]byte, cdc.LSN, error) {
+			if rec, lsn, err := next(ctx); err == nil {
+				return rec, lsn, nil
+			}
+			<-ctx.Done()
+			return nil, 0, ctx.Err()
+		}, func(cdc.LSN) { cancel() })
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want canceled", err)
+		}
+	})
+	t.Run("gap in the records", func(t *testing.T) {
+		err := s.Publish(testContext(t), 4, upTo(5, 6, record), failAcked(t))
+		if err == nil || !strings.Contains(err.Error(), "record 6 where 5 is due") {
+			t.Errorf("%v, want record 6 where 5 is due", err)
+		}
+	})
+	t.Run("too large", func(t *testing.T) {
+		err := s.Publish(testContext(t), 4, upTo(4, 5, func(cdc.LSN) []byte { return make([]byte, DefaultMaxPayload) }), failAcked(t))
+		if !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%v, want ErrTooLarge", err)
+		}
+	})
+}
