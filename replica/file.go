@@ -29,7 +29,8 @@ type FileOptions struct {
 // A File applies records to a plain file that nobody else uses, as restoring to
 // a certain LSN does. Not safe for concurrent use.
 type File struct {
-	a *applier
+	a  *applier // nil once closed
+	at Mark     // of the last boundary applied
 }
 
 // OpenFile opens the file at path to apply what follows its position.
@@ -51,7 +52,7 @@ func OpenFile(path string, o FileOptions) (*File, error) {
 	if err != nil {
 		return nil, errors.Join(err, g.close())
 	}
-	return &File{a: a}, nil
+	return &File{a: a, at: a.mark}, nil
 }
 
 // claim turns a restored snapshot into a replica file at the given position.
@@ -88,6 +89,7 @@ func (f *File) Apply(raw []byte) error {
 	if err := f.a.add(ctx, raw); err != nil {
 		return err
 	}
+	f.at = f.a.next
 	if f.a.whole() && f.a.spool.bytes >= fileGroupBytes {
 		return f.commit(ctx)
 	}
@@ -102,7 +104,7 @@ func (f *File) commit(ctx context.Context) error {
 }
 
 // Position is that of the last boundary applied.
-func (f *File) Position() cdc.Position { return f.a.next.Position }
+func (f *File) Position() cdc.Position { return f.at.Position }
 
 // Finish commits what was applied, drops an unfinished transaction and closes
 // the file, which is then one file without a SQLite WAL. With strip, this

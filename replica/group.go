@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
@@ -25,7 +26,9 @@ func (r *Replica) follow(ctx context.Context) (err error) {
 	r.publish(0, 0)
 	f := startFeed(ctx, r, a.mark.LSN+1)
 	defer f.stop()
+	defer interruptLate(ctx, a.guard.conn)()
 	for {
+		r.deliver(ctx)
 		holds := r.holds
 		var abandoned <-chan struct{}
 		if r.hold != nil {
@@ -43,7 +46,35 @@ func (r *Replica) follow(ctx context.Context) (err error) {
 		case err := <-f.failed:
 			return err
 		}
-		r.deliver(ctx)
+	}
+}
+
+// stopGrace is how long a statement may go on after ctx has ended: long enough
+// for any batch, not for the creation of a large index.
+const stopGrace = 2 * time.Second
+
+// interruptLate interrupts a statement that still runs some time after ctx has
+// ended. What it interrupts is rolled back and comes again at the next start.
+func interruptLate(ctx context.Context, c *sqlite.Conn) (stop func()) {
+	over, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-over:
+			return
+		case <-ctx.Done():
+		}
+		t := time.NewTimer(stopGrace)
+		defer t.Stop()
+		select {
+		case <-over:
+		case <-t.C:
+			c.Interrupt()
+		}
+	}()
+	return func() {
+		close(over)
+		<-done
 	}
 }
 
@@ -68,7 +99,7 @@ func (r *Replica) take(ctx context.Context, f *feed, it item) error {
 		}
 		it = *next
 	}
-	return r.commit(ctx, it.pending+uint64(len(f.items)))
+	return r.commit(ctx, max(it.pending, uint64(len(f.items))))
 }
 
 // await gives the next record that belongs into the same SQLite transaction, nil

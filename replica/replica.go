@@ -112,6 +112,7 @@ type Replica struct {
 	repair   *repair  // why the file must be seeded again; nil: it need not
 	seeded   Mark     // where the file comes from, until something is applied to it
 	diverged cdc.LSN  // of the last change that did not fit
+	damaged  cdc.LSN  // due when the last damaged record came
 	hold     *hold    // that limits how far records are applied
 	caught   uint64   // records applied since the replica fell behind
 	pause    backoff

@@ -69,7 +69,7 @@ func (r *Replica) catchUp(ctx context.Context, path string, at Mark, upTo cdc.LS
 		}
 		return nil
 	})
-	at = f.a.next
+	at = f.at
 	var d *Divergence
 	switch {
 	case errors.Is(err, errDone):

@@ -274,8 +274,12 @@ func reread(c *sqlite.Conn) error {
 
 func (s *schema) create(c *sqlite.Conn, creates []*cdc.SchemaObject) error {
 	for _, o := range creates {
-		var err error
+		there, err := c.QueryInt("SELECT count(*) FROM main.sqlite_schema WHERE type=? AND name=?", o.Type, o.Name)
 		switch {
+		case err != nil:
+		case there > 0 && o.Name == sequenceTable: // came with an AUTOINCREMENT table
+		case there > 0:
+			err = fmt.Errorf("create %s %q: the file has one: %w", o.Type, o.Name, sqlite.ErrDiverged)
 		case !hasTree(o):
 			err = c.Exec("INSERT INTO main.sqlite_schema(type, name, tbl_name, rootpage, sql) VALUES(?,?,?,0,?)", o.Type, o.Name, o.Table, o.SQL)
 		case o.Type == "index":
@@ -291,15 +295,11 @@ func (s *schema) create(c *sqlite.Conn, creates []*cdc.SchemaObject) error {
 }
 
 func createTable(c *sqlite.Conn, o *cdc.SchemaObject) error {
-	if o.Name == sequenceTable {
-		if have, err := hasSequence(c); have || err != nil {
-			return err
-		}
-	}
-	if err := c.Exec(o.SQL); err != nil {
+	err := c.Exec(o.SQL)
+	if err != nil && lacks(err) {
 		return fmt.Errorf("%w: create table %q: %w", errUnwritable, o.Name, err)
 	}
-	return nil
+	return err
 }
 
 // createIndex makes an index, or lists it as left off when this program lacks

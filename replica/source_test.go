@@ -65,7 +65,7 @@ func newSource(t testing.TB, sql string) *source {
 	c, err := sqlite.Open(path, sqlite.Options{Create: true, Plain: true})
 	must(t, err)
 	t.Cleanup(func() { must(t, c.Close()) })
-	must(t, c.Exec("PRAGMA journal_mode=WAL;"+sql))
+	must(t, c.Exec(sql+";PRAGMA journal_mode=WAL"))
 	s := &source{t: t, c: c, path: path, log: newLog(), clock: testTime}
 	lineage, err := cdc.NewID(nil)
 	must(t, err)

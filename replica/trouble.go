@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -24,13 +25,22 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 		final = true
 	default:
 		final = r.doubt(err)
+		if r.repair == nil && sqlite.IsCorrupt(err) {
+			err = fmt.Errorf("replica: %s is damaged: stop the replica, remove the file with its -wal and -shm, and start it again: %w", r.o.Path, err)
+			r.board.trouble(err)
+			r.board.set(Failed)
+			final = true
+		}
 	}
 	if !again { // a trouble that lasts is one line
 		r.o.Logger.Warn("replica stopped applying", "err", err, "final", final)
 	}
-	if r.a != nil {
-		// Keep other writers out meanwhile. What it finds, the next step finds too.
-		if lerr := r.a.guard.rest(ctx, false); lerr != nil && ctx.Err() == nil {
+	if r.a != nil { // keep other writers out meanwhile
+		lerr := r.a.guard.rest(ctx, false)
+		switch {
+		case errors.Is(lerr, errStray):
+			final = r.doubt(lerr) || final
+		case lerr != nil && ctx.Err() == nil:
 			r.o.Logger.Warn("replica file not locked", "err", lerr)
 		}
 	}
@@ -68,6 +78,9 @@ func (r *Replica) doubt(err error) (final bool) {
 		r.repair = &repair{reason: err, min: next, ahead: true}
 	case errors.As(err, &trimmed):
 		r.repair = &repair{reason: err, min: max(next, trimmed.FirstLSN()-1), ahead: true}
+	case errors.Is(err, cdc.ErrCorrupt) && r.damaged != next:
+		r.damaged = next // on the way here, perhaps: ask again once
+		return false
 	case errors.Is(err, cdc.ErrGap), errors.Is(err, cdc.ErrCorrupt):
 		r.repair = &repair{reason: err, min: next, ahead: true}
 	case errors.Is(err, cdc.ErrFork):

@@ -212,7 +212,7 @@ func (w *writer) alter(lsn cdc.LSN) error {
 	w.tables.reset()
 	err := w.schema.apply(w.conn)
 	w.tables.reset()
-	return w.fault(err, place{lsn, "sqlite_schema"})
+	return w.misfit(err, lsn)
 }
 
 // end completes a transaction of the source.
@@ -222,7 +222,7 @@ func (w *writer) end(lsn cdc.LSN) error {
 			return err
 		}
 		if err := w.schema.end(w.conn); err != nil {
-			return w.fault(err, place{lsn, "sqlite_schema"})
+			return w.misfit(err, lsn)
 		}
 		w.tables.reset()
 	}
@@ -256,6 +256,19 @@ func (w *writer) settle(lsn cdc.LSN) error {
 	}
 	return w.fault(w.sequence.settle(w.conn, w.tables), place{lsn, sequenceTable})
 }
+
+// misfit is fault for a schema change. What SQLite refuses to do at all does not
+// fit the schema in the file.
+func (w *writer) misfit(err error, lsn cdc.LSN) error {
+	var e *sqlite.Error
+	if errors.As(err, &e) && (e.Code == codeError || sqlite.IsCorrupt(err)) && !errors.Is(err, errUnwritable) {
+		return &Divergence{LSN: lsn, Table: "sqlite_schema", err: err}
+	}
+	return w.fault(err, place{lsn, "sqlite_schema"})
+}
+
+// codeError is SQLITE_ERROR: no such table, syntax, malformed schema.
+const codeError = 1
 
 // fault turns what proves a difference between file and source into a
 // Divergence. A constraint is left to the caller while the second way of applying
