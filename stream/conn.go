@@ -120,8 +120,9 @@ func (c *Conn) options(o Options) ([]nats.Option, error) {
 		nats.Name(o.Name), nats.Timeout(dialTimeout),
 		nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(500 * time.Millisecond), nats.ReconnectJitter(200*time.Millisecond, 500*time.Millisecond),
-		// A dead path is noticed within 5 s; a slow one may still take a record.
-		nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2), nats.FlusherTimeout(10 * time.Second),
+		// A dead server is left after 12 s. Sooner, and what a consumer has asked
+		// for, up to pullBytes, would not fit in front of an answer on a slow link.
+		nats.PingInterval(3 * time.Second), nats.MaxPingsOutstanding(3), nats.FlusherTimeout(10 * time.Second),
 		nats.DrainTimeout(drainTimeout),
 		nats.ConnectHandler(c.up),
 		nats.ReconnectHandler(c.up),

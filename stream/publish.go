@@ -11,7 +11,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -177,7 +176,7 @@ func (p *publication) explain(ctx context.Context, err error) error {
 	case errors.Is(e, ErrNoStream):
 		return e
 	case e == nil && !slices.Contains(h.CachedInfo().Config.Subjects, p.subject):
-		return fmt.Errorf("stream: publish %s: %w: another publisher has taken it over", p.s.db, ErrSequence)
+		return fmt.Errorf("stream: publish %s: %w: it was taken over by another publisher, or reconfigured", p.s.db, ErrSequence)
 	}
 	return err
 }
@@ -199,7 +198,5 @@ func (s *Stream) claim(ctx context.Context, after cdc.LSN) (subject string, err 
 	if last := cdc.LSN(have.State.LastSeq); last != after {
 		return "", fmt.Errorf("stream: publish %s after record %d: %w, at %d", s.db, after, ErrSequence, last)
 	}
-	subject = s.subject() + "." + nuid.Next()
-	have.Config.Subjects = []string{subject}
-	return subject, s.update(ctx, have.Config)
+	return s.update(ctx, have.Config)
 }

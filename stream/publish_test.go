@@ -149,3 +149,39 @@ func TestPublishEnds(t *testing.T) {
 		}
 	})
 }
+
+// A publisher that waits for its next record while another one takes the stream
+// over, or while it is reconfigured, finds out at that record.
+func TestTakenOver(t *testing.T) {
+	for name, take := range map[string]func(*testing.T, *Stream){
+		"by a publisher": func(t *testing.T, s *Stream) { publish(t, s, 1, 1) },
+		"reconfigured": func(t *testing.T, s *Stream) {
+			if err := s.conn.Stream("app", StreamConfig{MaxBytes: 1 << 30}).Reconfigure(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := create(t, testConn(t), 1, StreamConfig{})
+			first := make(chan struct{})
+			next := upTo(0, 5, record)
+			err := s.Publish(testContext(t), 0, func(ctx context.Context) ([]byte, cdc.LSN, error) {
+				rec, lsn, err := next(ctx)
+				if lsn == 2 {
+					<-first
+					take(t, s)
+				}
+				return rec, lsn, err
+			}, func(lsn cdc.LSN) {
+				if lsn != 1 {
+					t.Errorf("record %d was acknowledged", lsn)
+				}
+				close(first)
+			})
+			if !errors.Is(err, ErrSequence) {
+				t.Errorf("%v, want ErrSequence", err)
+			}
+			publish(t, s, 1, 5)
+		})
+	}
+}

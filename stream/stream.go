@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 )
@@ -131,7 +132,8 @@ func (s *Stream) Create(ctx context.Context, first cdc.LSN) error {
 }
 
 // Reconfigure gives an existing stream the MaxBytes, Replicas and Compress of
-// s. It leaves the sequence alone.
+// s. It leaves the sequence alone. If there is something to change, a running
+// Publish ends with ErrSequence.
 func (s *Stream) Reconfigure(ctx context.Context) error {
 	h, err := s.handle(ctx)
 	if err != nil {
@@ -144,14 +146,20 @@ func (s *Stream) Reconfigure(ctx context.Context) error {
 	// Start from what the server has: a FirstSeq that differs from the stored
 	// one purges everything below it at the next restart.
 	have.MaxBytes, have.Replicas, have.Compression = want.MaxBytes, want.Replicas, want.Compression
-	return s.update(ctx, have)
+	_, err = s.update(ctx, have)
+	return err
 }
 
-func (s *Stream) update(ctx context.Context, cfg jetstream.StreamConfig) error {
+// update changes the configuration and moves the stream to a new subject, which
+// it returns. It always does: writing back the subject it has read could give
+// the stream back to a publisher that has lost it meanwhile.
+func (s *Stream) update(ctx context.Context, cfg jetstream.StreamConfig) (subject string, err error) {
+	subject = s.subject() + "." + nuid.Next()
+	cfg.Subjects = []string{subject}
 	req, cancel := s.conn.request(ctx)
 	defer cancel()
-	_, err := s.conn.js.UpdateStream(req, cfg)
-	return wrap(ctx, err, "configure %s", s.Name())
+	_, err = s.conn.js.UpdateStream(req, cfg)
+	return subject, wrap(ctx, err, "configure %s", s.Name())
 }
 
 // Get reads one record. A record that was purged or is not there yet is
