@@ -204,13 +204,6 @@ func (r *reader) bytes() []byte {
 	return r.take(int(n), "bytes")
 }
 
-func (r *reader) uint16() uint16 {
-	if b := r.take(2, "number"); b != nil {
-		return binary.LittleEndian.Uint16(b)
-	}
-	return 0
-}
-
 func (r *reader) uint32() uint32 {
 	if b := r.take(4, "number"); b != nil {
 		return binary.LittleEndian.Uint32(b)

@@ -232,3 +232,25 @@ func TestFaults(t *testing.T) {
 		must(t, x.check(x.fs))
 	})
 }
+
+// A power failure during Trim never leaves a gap.
+func TestCrashInTrim(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 20 {
+		x, err := newTrial(durable.NewMem())
+		must(t, err)
+		for range 60 {
+			must(t, x.w.commit(700))
+		}
+		must(t, x.sync())
+		x.fs.Inject(func(c durable.Call) durable.Fault {
+			must(t, x.check(x.fs.Crash(rng.IntN)))
+			return durable.Fault{}
+		})
+		must(t, x.w.log.Trim(50))
+		x.fs.Inject(nil)
+		if first := x.w.log.First(); first < 30 {
+			t.Fatalf("First is %d after Trim(50)", first)
+		}
+	}
+}
