@@ -30,14 +30,17 @@ var details = map[string]string{
 	"snapshot_newest_lsn":                   "LSN of the newest snapshot.",
 	"snapshot_newest_timestamp_seconds":     "When the newest snapshot was made, in seconds since 1970.",
 	"change_log_first_lsn":                  "LSN of the oldest record in the change log.",
-	"applied_records_total":                 "Records applied since the start.",
+	"applied_transactions_total":            "Transactions applied since the start.",
 	"applied_changes_total":                 "Row changes applied since the start.",
+	"applied_records_total":                 "Records applied since the start.",
+	"applied_commits_total":                 "SQLite transactions in which they were applied.",
+	"applied_swaps_total":                   "SQLite transactions that a UNIQUE conflict made the replica do again.",
+	"divergences_total":                     "Changes that did not fit the replica's rows since the start.",
 	"reseeds_total":                         "Times that the file was made equal to a snapshot since the start.",
 	"stray_writes_total":                    "Writes of other programs to the replica that were found since the start.",
 	"left_off_indexes":                      "Indexes of the source that the replica cannot maintain.",
 	"clock_offset_seconds":                  "Clock of this node minus the primary's, which is taken out of the lag.",
 	"connected":                             "1 while the connection to NATS is up.",
-	"verified_lsn":                          "LSN of the last comparison of all rows with the primary.",
 }
 
 // A collector asks the Source at each scrape.

@@ -73,13 +73,14 @@ type Sizes struct {
 	Snapshot  int64 `json:"snapshot,omitempty"` // the newest, as stored
 }
 
-// A Progress is how far a snapshot has come, in bytes of database.
+// A Progress is how far a longer piece of work has come.
 type Progress struct {
-	What           string   `json:"what"` // snapshot or restore
-	Done           int64    `json:"done"`
-	Total          int64    `json:"total"`
-	BytesPerSecond float64  `json:"bytes_per_second"`
-	ETASeconds     *float64 `json:"eta_seconds"`
+	What       string   `json:"what"` // snapshot, restoring or catching_up
+	Unit       string   `json:"unit"` // bytes (of database) or records
+	Done       int64    `json:"done"`
+	Total      int64    `json:"total"`
+	PerSecond  float64  `json:"per_second"`
+	ETASeconds *float64 `json:"eta_seconds"`
 }
 
 // Details are the figures that one role has and the other has not, by the name

@@ -132,7 +132,7 @@ func TestReady(t *testing.T) {
 
 func TestStatusIsStable(t *testing.T) {
 	d := streaming("app")
-	d.Progress = &web.Progress{What: "restore", Done: 1, Total: 2, BytesPerSecond: 3, ETASeconds: ptr(4.0)}
+	d.Progress = &web.Progress{What: "restoring", Unit: "bytes", Done: 1, Total: 2, PerSecond: 3, ETASeconds: ptr(4.0)}
 	d.Details = web.Details{"reseeds_total": 1}
 	p := web.Database{
 		Name: "b", State: "offline", Since: noon, Error: "NATS does not answer", Epoch: 3,
@@ -148,7 +148,7 @@ func TestStatusIsStable(t *testing.T) {
 	want := `{"node":"node-1","role":"replica","version":"v1","time":"2026-01-02T12:00:00Z","databases":[` +
 		`{"name":"app","path":"/srv/app.db","state":"streaming","since":"2026-01-02T12:00:00Z","epoch":2,` +
 		`"lsn":{"applied":7},"lag":{"transactions":0,"bytes":0,"seconds":0},"sizes":{"database":0,"sqlite_wal":0},` +
-		`"progress":{"what":"restore","done":1,"total":2,"bytes_per_second":3,"eta_seconds":4},"details":{"reseeds_total":1}},` +
+		`"progress":{"what":"restoring","unit":"bytes","done":1,"total":2,"per_second":3,"eta_seconds":4},"details":{"reseeds_total":1}},` +
 		`{"name":"b","path":"","state":"offline","since":"2026-01-02T12:00:00Z","error":"NATS does not answer","epoch":3,` +
 		`"lsn":{"captured":3,"durable":2,"published":0},"lag":{"transactions":null,"bytes":null,"seconds":null,"since":"2026-01-02T12:00:00Z"},` +
 		`"sizes":{"database":1,"sqlite_wal":2,"change_log":3,"snapshot":4},"details":null,"replicas":[{"node":"replica-1","state":"streaming",` +

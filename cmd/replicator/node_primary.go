@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/primary"
+	"github.com/sqlite-replicator/replicator/stream"
+	"github.com/sqlite-replicator/replicator/web"
+)
+
+// A sourceDatabase is one database of a primary.
+type sourceDatabase struct {
+	service
+	pipeline *primary.Pipeline
+	path     string
+	fleet    *fleet
+	backlog  backlog
+	clock    func() time.Time
+}
+
+// beat tells replicas how far the primary is, and hears how far they are.
+func (d *sourceDatabase) beat(ctx context.Context, conn *stream.Conn, node string) error {
+	if err := conn.OnReports(ctx, d.name, d.fleet.add); err != nil {
+		return err
+	}
+	tick := time.NewTicker(heartbeatEvery)
+	defer tick.Stop()
+	for {
+		s := d.pipeline.Status()
+		if s.Position.LSN > 0 {
+			d.backlog.note(mark{d.clock(), s.Position.LSN, s.Totals}, s.LSN.Published)
+			// Not connected: replicas notice by the silence, and conn has said it.
+			_ = conn.SendHeartbeat(d.name, heartbeat(s, node, d.clock()))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// heartbeat names the last boundary that is published. Its totals are of what
+// is captured, so that a replica counts as behind what it cannot have yet.
+func heartbeat(s primary.Status, node string, now time.Time) stream.Heartbeat {
+	at := cdc.Position{Lineage: s.Position.Lineage, Epoch: s.Position.Epoch, LSN: s.LSN.Published}
+	if s.Position.LSN == s.LSN.Published {
+		at.Hash = s.Position.Hash // of any other boundary it is not known here
+	}
+	return stream.Heartbeat{
+		Node: node, Position: at, Totals: stream.Totals{Transactions: s.Totals.Transactions, Bytes: s.Totals.Bytes},
+		Captured: s.LSN.Captured, Durable: s.LSN.Durable, Published: s.LSN.Published, SentAt: now,
+	}
+}
+
+// A primaryNode is what the HTTP server of a primary asks.
+type primaryNode struct {
+	databases []*sourceDatabase
+	clock     func() time.Time
+}
+
+// Databases implements web.Source.
+func (n *primaryNode) Databases() []web.Database {
+	var all []web.Database
+	for _, d := range n.databases {
+		all = append(all, d.describe())
+	}
+	return all
+}
+
+func (d *sourceDatabase) describe() web.Database {
+	s, now := d.pipeline.Status(), d.clock()
+	w := web.Database{
+		Name: d.name, Path: d.path, State: s.State, Since: s.Since, Error: s.Error, Epoch: s.Position.Epoch,
+		LSN: web.LSNs{Captured: &s.LSN.Captured, Durable: &s.LSN.Durable, Published: &s.LSN.Published},
+		Lag: d.backlog.lag(mark{now, s.Position.LSN, s.Totals}, s.LSN.Published),
+		Sizes: web.Sizes{
+			Database: fileSize(d.path), SQLiteWAL: fileSize(d.path + "-wal"),
+			ChangeLog: s.ChangeLog.Bytes, Snapshot: s.Snapshot.Stored,
+		},
+		Details:  primaryDetails(s),
+		Replicas: d.fleet.describe(now),
+	}
+	if err := d.err(); err != nil {
+		w.State, w.Error = primary.StateFailed, err.Error()
+	}
+	if p := s.Snapshot.Working; p != nil {
+		w.Progress = &web.Progress{What: "snapshot", Unit: "bytes", Done: p.Bytes, Total: p.Total, PerSecond: p.Rate(now)}
+		if eta, ok := p.ETA(now); ok {
+			left := eta.Seconds()
+			w.Progress.ETASeconds = &left
+		}
+	}
+	return w
+}
+
+func primaryDetails(s primary.Status) web.Details {
+	d := web.Details{
+		"transactions_total": float64(s.Totals.Transactions), "changes_total": float64(s.Totals.Changes),
+		"change_bytes_total":                    float64(s.Totals.Bytes),
+		"sqlite_wal_generations_total":          float64(s.Capture.Generations),
+		"sqlite_wal_turnovers_total":            float64(s.Capture.Turnovers),
+		"sqlite_wal_turnovers_unfinished_total": float64(s.Capture.Unfinished),
+		"repins_total":                          float64(s.Capture.Repins),
+		"longest_stall_seconds":                 s.Capture.LongestStall.Seconds(),
+		"spilled_bytes":                         float64(s.Capture.SpilledBytes),
+		"snapshot_newest_lsn":                   float64(s.Snapshot.Newest),
+		"change_log_first_lsn":                  float64(s.ChangeLog.First),
+	}
+	if !s.Snapshot.Made.IsZero() {
+		d["snapshot_newest_timestamp_seconds"] = float64(s.Snapshot.Made.Unix())
+	}
+	return d
+}
+
+func (n *primaryNode) find(db string) (*sourceDatabase, error) {
+	for _, d := range n.databases {
+		if d.name != db {
+			continue
+		}
+		if err := d.err(); err != nil {
+			return nil, fmt.Errorf("%w: %w: %w", web.ErrUnavailable, errStopped, err)
+		}
+		return d, nil
+	}
+	return nil, unknown(db)
+}
+
+// Sync implements web.Source.
+func (n *primaryNode) Sync(ctx context.Context, db string, replicas int) (web.Position, error) {
+	d, err := n.find(db)
+	if err != nil {
+		return web.Position{}, err
+	}
+	at, err := d.pipeline.Sync(ctx)
+	if err == nil && replicas > 0 {
+		err = d.fleet.wait(ctx, at, replicas)
+	}
+	return web.Position{LSN: at.LSN, Epoch: at.Epoch}, err
+}
+
+// lookEvery is the time between two looks at a position that has no signal.
+const lookEvery = 10 * time.Millisecond
+
+// Wait implements web.Source: on a primary, applied means published.
+func (n *primaryNode) Wait(ctx context.Context, db string, want web.Position) (web.Position, error) {
+	d, err := n.find(db)
+	if err != nil {
+		return web.Position{}, err
+	}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		s := d.pipeline.Status()
+		at := web.Position{LSN: s.LSN.Published, Epoch: s.Position.Epoch}
+		if at.LSN >= want.LSN && at.Epoch >= want.Epoch {
+			return at, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return at, fmt.Errorf("wait for LSN %d of %s: published up to %d in epoch %d: %w", want.LSN, db, at.LSN, at.Epoch, context.Cause(ctx))
+		}
+	}
+}
+
+// Verify implements web.Source.
+func (n *primaryNode) Verify(_ context.Context, db string) (web.Verification, error) {
+	return web.Verification{}, refused("this is the primary of %s: ask a replica to verify itself", db)
+}
+
+// Snapshot implements web.Source.
+func (n *primaryNode) Snapshot(ctx context.Context, db string) (web.Snapshot, error) {
+	d, err := n.find(db)
+	if err != nil {
+		return web.Snapshot{}, err
+	}
+	m, err := d.pipeline.Snapshot(ctx)
+	if err != nil {
+		return web.Snapshot{}, fmt.Errorf("snapshot of %s: %w", db, err)
+	}
+	return web.Snapshot{
+		ID: m.ID, LSN: m.Position.LSN, Epoch: m.Position.Epoch, CreatedAt: m.CreatedAt, Bytes: m.Size(), Stored: m.StoredSize(),
+	}, nil
+}
+
+// aliveFor is how long after its last report a replica counts as alive.
+const aliveFor = 5 * time.Second
+
+// A fleet is what the replicas of one database report.
+type fleet struct {
+	*stream.Fleet
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next report
+}
+
+func newFleet(clock func() time.Time) *fleet {
+	return &fleet{Fleet: stream.NewFleet(clock), changed: make(chan struct{})}
+}
+
+func (f *fleet) add(r stream.Report) {
+	f.Add(r)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func (f *fleet) change() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+// wait waits until as many replicas have reported that they applied at.
+func (f *fleet) wait(ctx context.Context, at cdc.Position, replicas int) error {
+	for {
+		changed, n := f.change(), 0
+		for _, r := range f.Replicas() {
+			if r.Applied.Lineage == at.Lineage && r.Applied.LSN >= at.LSN {
+				n++
+			}
+		}
+		if n >= replicas {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("LSN %d is applied by %d of %d replicas: %w", at.LSN, n, replicas, context.Cause(ctx))
+		}
+	}
+}
+
+func (f *fleet) describe(now time.Time) []web.Replica {
+	var all []web.Replica
+	for _, r := range f.Replicas() {
+		w := web.Replica{
+			Node: r.Node, State: r.State, Error: r.Error, Epoch: r.Applied.Epoch, Applied: r.Applied.LSN,
+			Lag:        web.Lag{Transactions: r.Lag.Transactions, Bytes: r.Lag.Bytes, Seconds: r.Lag.Seconds},
+			ReportedAt: r.ArrivedAt, Alive: now.Sub(r.ArrivedAt) <= aliveFor,
+		}
+		if !r.Since.IsZero() {
+			w.Lag.Since = &r.Since
+		}
+		if !w.Alive { // what it said last is not so any more
+			w.Lag = web.Lag{Since: &w.ReportedAt}
+		}
+		all = append(all, w)
+	}
+	return all
+}

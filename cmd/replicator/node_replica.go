@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/primary"
+	"github.com/sqlite-replicator/replicator/replica"
+	"github.com/sqlite-replicator/replicator/stream"
+	"github.com/sqlite-replicator/replicator/web"
+)
+
+// A copyDatabase is one database of a replica.
+type copyDatabase struct {
+	service
+	replica *replica.Replica
+	path    string
+	clock   func() time.Time
+	offset  atomic.Int64 // primary's clock minus ours, as last measured
+}
+
+// hear hands heartbeats to the replica.
+func (d *copyDatabase) hear(ctx context.Context, conn *stream.Conn) error {
+	err := conn.OnHeartbeat(ctx, d.name, func(h stream.Heartbeat) {
+		d.replica.Heard(replica.Heartbeat{
+			Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published,
+			Transactions: h.Totals.Transactions, Bytes: h.Totals.Bytes,
+			SentAt: h.SentAt, ReceivedAt: d.clock(), Offset: time.Duration(d.offset.Load()),
+		})
+	})
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+const (
+	measureEvery = 30 * time.Second // between two measurements of the clock offset
+	measureAgain = time.Second      // after one that failed
+	maxRoundTrip = time.Second      // of a measurement that is worth something
+)
+
+// measure keeps the clock offset.
+func (d *copyDatabase) measure(ctx context.Context, conn *stream.Conn) error {
+	for {
+		pause := measureAgain
+		offset, rtt, err := conn.ClockOffset(ctx, d.name, d.clock)
+		if err == nil && rtt <= maxRoundTrip {
+			d.offset.Store(int64(offset))
+			pause = measureEvery
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// A replicaNode is what the HTTP server of a replica asks.
+type replicaNode struct {
+	databases []*copyDatabase
+	conn      *stream.Conn
+	name      string
+	clock     func() time.Time
+}
+
+// Databases implements web.Source.
+func (n *replicaNode) Databases() []web.Database {
+	var all []web.Database
+	for _, d := range n.databases {
+		all = append(all, d.describe(n.conn.Connected()))
+	}
+	return all
+}
+
+func (d *copyDatabase) describe(connected bool) web.Database {
+	s, now := d.replica.Status(), d.clock()
+	w := web.Database{
+		Name: d.name, Path: d.path, State: string(s.State), Since: s.Since, Error: lastError(s), Epoch: s.Applied.Epoch,
+		LSN:      web.LSNs{Applied: &s.Applied.LSN},
+		Lag:      web.Lag{Since: s.Lag.Since},
+		Sizes:    web.Sizes{Database: fileSize(d.path), SQLiteWAL: fileSize(d.path + "-wal")},
+		Progress: progressOf(s, now),
+		Details:  d.details(s, connected),
+	}
+	if s.Lag.Seconds != nil {
+		w.Lag = web.Lag{Transactions: &s.Lag.Transactions, Bytes: &s.Lag.Bytes, Seconds: s.Lag.Seconds}
+	}
+	if err := d.err(); err != nil {
+		w.State, w.Error, w.Lag = string(replica.Failed), err.Error(), web.Lag{Since: s.Lag.Since}
+	}
+	return w
+}
+
+// lastError is the trouble that explains the state; one that is over does not.
+func lastError(s replica.Status) string {
+	if s.Error == nil || s.State == replica.Streaming || s.State == replica.CatchingUp {
+		return ""
+	}
+	return s.Error.Text
+}
+
+func progressOf(s replica.Status, now time.Time) *web.Progress {
+	if s.Progress == nil {
+		return nil
+	}
+	p := &web.Progress{What: string(s.State), Unit: s.Progress.Unit, Done: int64(s.Progress.Done), Total: int64(s.Progress.Total)}
+	if d := now.Sub(s.Since).Seconds(); d > 0 {
+		p.PerSecond = float64(p.Done) / d
+	}
+	if p.PerSecond > 0 {
+		left := float64(max(p.Total-p.Done, 0)) / p.PerSecond
+		p.ETASeconds = &left
+	}
+	return p
+}
+
+func (d *copyDatabase) details(s replica.Status, connected bool) web.Details {
+	up := 0.0
+	if connected {
+		up = 1
+	}
+	return web.Details{
+		"transactions_total":         float64(s.Applied.Transactions),
+		"change_bytes_total":         float64(s.Applied.Bytes),
+		"applied_transactions_total": float64(s.Counters.Transactions),
+		"applied_changes_total":      float64(s.Counters.Changes),
+		"applied_records_total":      float64(s.Counters.Records),
+		"applied_commits_total":      float64(s.Counters.Commits),
+		"applied_swaps_total":        float64(s.Counters.Swaps),
+		"reseeds_total":              float64(s.Counters.Reseeds),
+		"divergences_total":          float64(s.Counters.Divergences),
+		"stray_writes_total":         float64(s.Counters.StrayWrites),
+		"left_off_indexes":           float64(len(s.LeftOff)),
+		"clock_offset_seconds":       -time.Duration(d.offset.Load()).Seconds(),
+		"connected":                  up,
+	}
+}
+
+func (n *replicaNode) find(db string) (*copyDatabase, error) {
+	for _, d := range n.databases {
+		if d.name != db {
+			continue
+		}
+		if err := d.err(); err != nil {
+			return nil, fmt.Errorf("%w: %w: %w", web.ErrUnavailable, errStopped, err)
+		}
+		return d, nil
+	}
+	return nil, unknown(db)
+}
+
+// Sync implements web.Source: it asks the primary and waits until this replica
+// has applied what it says, so that a read here sees every earlier commit.
+func (n *replicaNode) Sync(ctx context.Context, db string, replicas int) (web.Position, error) {
+	d, err := n.find(db)
+	if err != nil {
+		return web.Position{}, err
+	}
+	if replicas > 1 {
+		return web.Position{}, refused("this is a replica of %s: it knows of no other; ask the primary for %d replicas", db, replicas)
+	}
+	at, err := ask[cdc.Position](ctx, n.conn, db, methodSync, nil)
+	if err != nil {
+		return web.Position{}, n.unavailable(err)
+	}
+	if _, err := d.replica.WaitFor(ctx, at.LSN, 0); err != nil {
+		return web.Position{}, err
+	}
+	return web.Position{LSN: at.LSN, Epoch: at.Epoch}, nil
+}
+
+// unavailable marks an error that is the primary's absence.
+func (n *replicaNode) unavailable(err error) error {
+	if errors.Is(err, stream.ErrNoResponder) || errors.Is(err, stream.ErrUnavailable) && !n.conn.Connected() {
+		return fmt.Errorf("%w: %w", web.ErrUnavailable, err)
+	}
+	return err
+}
+
+// Wait implements web.Source.
+func (n *replicaNode) Wait(ctx context.Context, db string, want web.Position) (web.Position, error) {
+	d, err := n.find(db)
+	if err != nil {
+		return web.Position{}, err
+	}
+	at, err := d.replica.WaitFor(ctx, want.LSN, want.Epoch)
+	return web.Position{LSN: at.LSN, Epoch: at.Epoch}, err
+}
+
+// Verify implements web.Source: the primary freezes its state, this replica goes
+// to exactly the same LSN, and both hash every row.
+func (n *replicaNode) Verify(ctx context.Context, db string) (v web.Verification, err error) {
+	d, err := n.find(db)
+	if err != nil {
+		return v, err
+	}
+	began := d.clock()
+	var audit auditBegun
+	view, err := d.replica.HoldAt(ctx, func(ctx context.Context) (cdc.LSN, error) {
+		audit, err = ask[auditBegun](ctx, n.conn, db, methodAuditBegin, nil)
+		return audit.At.LSN, err
+	})
+	if err != nil {
+		return v, n.unavailable(err)
+	}
+	defer func() { err = errors.Join(err, view.Close()) }()
+	if view.Position() != audit.At {
+		return v, fmt.Errorf("verify %s: this replica is at %s where the primary is at %s", db, view.Position(), audit.At)
+	}
+	here, schema, err := view.Content(ctx, nil)
+	if err != nil {
+		return v, err
+	}
+	there, err := ask[primary.Audit](ctx, n.conn, db, methodAudit, auditRequest{audit.ID})
+	if err != nil {
+		return v, n.unavailable(err)
+	}
+	v = web.Verification{
+		Node: n.name, Database: db, LSN: audit.At.LSN, Epoch: audit.At.Epoch,
+		Tables: len(there.Tables), Differences: differences(here, there.Tables), Seconds: d.clock().Sub(began).Seconds(),
+	}
+	for _, t := range there.Tables {
+		v.Rows += int64(t.Rows)
+	}
+	if left := len(d.replica.Status().LeftOff); schema != there.Schema && left == 0 {
+		v.Differences = append(v.Differences, "the schema differs")
+	}
+	v.Equal = len(v.Differences) == 0
+	return v, nil
+}
+
+// Snapshot implements web.Source.
+func (n *replicaNode) Snapshot(_ context.Context, db string) (web.Snapshot, error) {
+	return web.Snapshot{}, refused("this is a replica of %s: only its primary makes snapshots", db)
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sqlite-replicator/replicator/internal/config"
+)
+
+// Sizes that follow from the free space of the disk where nothing is
+// configured. The application always comes first: the disk is its own.
+const (
+	mostSQLiteWAL = 1 * config.GiB
+	mostChangeLog = 4 * config.GiB
+	mostStream    = 64 * config.GiB
+	leastAuto     = 16 * config.MiB // below it nothing would work
+)
+
+// A statfs looks at a disk; unix.Statfs is one.
+type statfs func(path string, st *unix.Statfs_t) error
+
+// freeSpace is what an ordinary user may still write below dir, in bytes.
+func freeSpace(look statfs, dir string) (config.Size, error) {
+	var st unix.Statfs_t
+	if err := look(dir, &st); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	return config.Size(st.Bavail) * config.Size(st.Bsize), nil
+}
+
+// autoSQLiteWAL is configured or the less of 1 GiB and 10 % of what is free.
+func autoSQLiteWAL(configured, free config.Size) config.Size {
+	return auto(configured, free/10, mostSQLiteWAL)
+}
+
+// autoChangeLog is configured or the less of 4 GiB and 10 % of what is free.
+func autoChangeLog(configured, free config.Size) config.Size {
+	return auto(configured, free/10, mostChangeLog)
+}
+
+// autoStream is configured or an equal share of half of what is free: the other
+// half is for snapshots and for the application.
+func autoStream(configured, free config.Size, databases int) config.Size {
+	return auto(configured, free/2/config.Size(max(databases, 1)), mostStream)
+}
+
+func auto(configured, share, most config.Size) config.Size {
+	if configured != 0 {
+		return configured
+	}
+	return max(min(share, most), leastAuto)
+}
