@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -32,6 +33,7 @@ type publication struct {
 	window  *semaphore.Weighted
 	sent    chan inFlight // closed by the sender
 	open    chan struct{} // closed when the first record is acknowledged
+	settled atomic.Uint64 // records acknowledged
 }
 
 type inFlight struct {
@@ -50,8 +52,9 @@ type inFlight struct {
 // its own log: Publish shuts every other publisher out of the stream. From then
 // on it runs until ctx ends, next fails (that error is returned, after all that was
 // sent is acknowledged) or NATS refuses: ErrSequence, ErrFull, ErrNoStream,
-// ErrTooLarge, or ErrUnavailable. What was stored without an acknowledgement is
-// then unknown, so compare Info and Get with the own log before publishing again.
+// ErrTooLarge, or ErrUnavailable. It notices these within a Poll even while there
+// is nothing to send. What was stored without an acknowledgement is then
+// unknown, so compare Info and Get with the own log before publishing again.
 func (s *Stream) Publish(ctx context.Context, after cdc.LSN, next func(context.Context) ([]byte, cdc.LSN, error), acked func(cdc.LSN)) error {
 	own, err := s.claim(ctx, after)
 	if err != nil {
@@ -66,21 +69,70 @@ func (s *Stream) Publish(ctx context.Context, after cdc.LSN, next func(context.C
 		s: s, subject: own, js: js, window: semaphore.NewWeighted(windowBytes),
 		sent: make(chan inFlight, windowRecords), open: make(chan struct{}),
 	}
-	sendCtx, stop := context.WithCancel(ctx)
-	defer stop()
+	sendCtx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var watching sync.WaitGroup
+	watching.Go(func() { p.watch(sendCtx, stop) })
 	var sendErr error // read after sent is closed
 	go func() {
 		defer close(p.sent)
 		sendErr = p.send(sendCtx, after, next)
 	}()
 	err = p.collect(ctx, stop, acked)
-	switch {
-	case err != nil:
-		return p.explain(ctx, err)
-	case ctx.Err() != nil:
+	if err == nil {
+		err = context.Cause(sendCtx) // of watch; next only heard of it
+	}
+	if err == nil {
+		err = sendErr
+	}
+	stop(err)
+	watching.Wait()
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return p.explain(ctx, sendErr)
+	return p.explain(ctx, err)
+}
+
+// watch looks after the stream while there is nothing to send: a server that
+// was wiped, a stream that is gone and another publisher would else go unnoticed
+// until the next record.
+func (p *publication) watch(ctx context.Context, stop context.CancelCauseFunc) {
+	tick := time.NewTicker(p.s.cfg.Poll)
+	defer tick.Stop()
+	settled := p.settled.Load()
+	for {
+		changed := p.s.conn.Changed()
+		if !p.s.conn.Connected() {
+			stop(fmt.Errorf("stream: publish %s: %w", p.s.db, ErrUnavailable))
+			return
+		}
+		select {
+		case <-changed:
+		case <-tick.C:
+			if now := p.settled.Load(); now != settled {
+				settled = now
+				continue
+			}
+			if err := p.check(ctx); err != nil {
+				stop(err)
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// check asks whether the stream is still there and still ours.
+func (p *publication) check(ctx context.Context) error {
+	h, err := p.s.handle(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(h.CachedInfo().Config.Subjects, p.subject) {
+		return fmt.Errorf("stream: publish %s: %w: it was taken over by another publisher, or reconfigured", p.s.db, ErrSequence)
+	}
+	return nil
 }
 
 // send fills the window. The second record waits for the first one to be
@@ -122,7 +174,7 @@ func (p *publication) send(ctx context.Context, after cdc.LSN, next func(context
 // collect waits for the acknowledgements in order. After the first failure, or
 // the end of ctx, it stops the sender and waits for what is in flight, so that
 // nothing of this publication reaches the stream later.
-func (p *publication) collect(ctx context.Context, stop func(), acked func(cdc.LSN)) (failed error) {
+func (p *publication) collect(ctx context.Context, stop context.CancelCauseFunc, acked func(cdc.LSN)) (failed error) {
 	openGate := sync.OnceFunc(func() { close(p.open) })
 	patience, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
@@ -140,8 +192,9 @@ func (p *publication) collect(ctx context.Context, stop func(), acked func(cdc.L
 		case failed != nil:
 		case err != nil:
 			failed = wrap(ctx, err, "publish %s: record %d", p.s.db, m.lsn)
-			stop()
+			stop(failed)
 		default:
+			p.settled.Add(1)
 			openGate()
 			acked(m.lsn)
 		}
@@ -171,12 +224,8 @@ func (p *publication) explain(ctx context.Context, err error) error {
 	if !errors.Is(err, jetstream.ErrNoStreamResponse) {
 		return err
 	}
-	h, e := p.s.handle(ctx)
-	switch {
-	case errors.Is(e, ErrNoStream):
+	if e := p.check(ctx); errors.Is(e, ErrNoStream) || errors.Is(e, ErrSequence) {
 		return e
-	case e == nil && !slices.Contains(h.CachedInfo().Config.Subjects, p.subject):
-		return fmt.Errorf("stream: publish %s: %w: it was taken over by another publisher, or reconfigured", p.s.db, ErrSequence)
 	}
 	return err
 }

@@ -185,3 +185,45 @@ func TestTakenOver(t *testing.T) {
 		})
 	}
 }
+
+// A publisher that has nothing to send notices what happens to the stream, so
+// that a primary whose database is quiet creates it again.
+func TestIdlePublisher(t *testing.T) {
+	tests := []struct {
+		name string
+		do   func(ctx context.Context, s *Stream, stopServer func()) error
+		want error
+	}{
+		{"deleted", func(ctx context.Context, s *Stream, _ func()) error { return s.Delete(ctx) }, ErrNoStream},
+		{"created again", func(ctx context.Context, s *Stream, _ func()) error { return recreate(2)(ctx, s) }, ErrSequence},
+		{"taken over", func(ctx context.Context, s *Stream, _ func()) error {
+			_, err := s.claim(ctx, 1)
+			return err
+		}, ErrSequence},
+		{"server gone", func(_ context.Context, _ *Stream, stopServer func()) error { stopServer(); return nil }, ErrUnavailable},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx := testContext(t)
+			srv, stop := startServer(t, ServerOptions{Listen: "127.0.0.1:0"})
+			s := create(t, connect(t, Options{URL: srv.URL()}), 1, StreamConfig{})
+			first := make(chan struct{})
+			next := upTo(0, 1, record)
+			err := s.Publish(ctx, 0, func(idle context.Context) ([]byte, cdc.LSN, error) {
+				rec, lsn, err := next(ctx)
+				if err == nil {
+					return rec, lsn, nil
+				}
+				<-first
+				if err := tt.do(ctx, s, stop); err != nil {
+					return nil, 0, err
+				}
+				<-idle.Done()
+				return nil, 0, idle.Err()
+			}, func(cdc.LSN) { close(first) })
+			if !errors.Is(err, tt.want) {
+				t.Errorf("%v, want %v", err, tt.want)
+			}
+		})
+	}
+}
