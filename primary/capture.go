@@ -47,6 +47,7 @@ type capture struct {
 	clock    func() time.Time
 	logger   *slog.Logger
 	boot     cdc.ID
+	broken   cdc.LSN // the break record that this term began with, if it did
 
 	upkeep upkeep
 	frozen sync.WaitGroup // what was frozen and is not closed yet; it reads through src
@@ -103,6 +104,7 @@ func (c *capture) begin(ctx context.Context) error {
 		if err := c.encoder.Break(here, doubt.Error()); err != nil {
 			return err
 		}
+		c.broken = c.encoder.Position().LSN
 	}
 	return c.durable()
 }

@@ -37,7 +37,7 @@ type Options struct {
 // ChangeLogOptions bound the change log on disk.
 type ChangeLogOptions struct {
 	SegmentBytes int64
-	MaxBytes     int64         // of records that wait to be published
+	MaxBytes     int64         // beyond it even records that wait to be published are given up; 0: no bound
 	RetainFor    time.Duration // records stay at least this long after they were acknowledged
 }
 
@@ -175,6 +175,7 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log) (err error) {
 	}
 	go w.run()
 	defer func() { err = errors.Join(err, w.close()) }()
+	p.snapshots.noteBreak(c.broken)
 	p.status.trouble(troubleCapture, nil)
 	p.o.Logger.Info("capturing", "path", p.o.Path, "epoch", c.encoder.Position().Epoch, "lsn", c.encoder.Position().LSN,
 		"pages", c.follower.view.pages, "page_size", c.follower.view.pageSize)

@@ -299,21 +299,18 @@ func copyFile(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-// awaitSnapshot waits for a snapshot at or above lsn.
+// awaitSnapshot waits for a snapshot at or above lsn, which nobody asks for.
 func (b *bench) awaitSnapshot(lsn cdc.LSN) snapshot.Manifest {
 	b.t.Helper()
-	for {
-		m, err := snapshot.Latest(b.ctx, b.store, lsn)
-		if err == nil {
-			return m
-		}
-		if !errors.Is(err, snapshot.ErrNone) {
-			b.t.Fatal(err)
-		}
-		if m, err = b.p.Snapshot(b.ctx); err != nil && b.ctx.Err() != nil {
-			b.t.Fatal(err)
-		}
+	err := b.p.changed.wait(b.ctx, func() bool { return b.p.Status().Snapshot.Newest >= lsn })
+	if err != nil {
+		b.t.Fatalf("no snapshot at or above %d: %v, status %+v", lsn, err, b.p.Status())
 	}
+	m, err := snapshot.Latest(b.ctx, b.store, lsn)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return m
 }
 
 // TestKilledInsideATransaction fails the change log at each record of a
@@ -517,4 +514,33 @@ func TestStreamSmallerThanATransaction(t *testing.T) {
 	if got := b.sync(); got.LSN != at.LSN+1 {
 		t.Errorf("the next transaction is at %v, want %d", got, at.LSN+1)
 	}
+}
+
+// TestChangeLogGivesUpWhatNATSDoesNotTake bounds the change log while NATS is
+// away. When it comes back, the stream goes on where the change log begins, and
+// a snapshot bridges the gap.
+func TestChangeLogGivesUpWhatNATSDoesNotTake(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.edit = func(o *Options) { o.ChangeLog.MaxBytes, o.ChangeLog.SegmentBytes = 1<<20, 64<<10 }
+	b.start()
+	b.sync()
+	before := b.awaitSnapshot(1)
+	b.stream.set(func(s *fakeStream) { s.down = fakeCondition("unavailable") })
+	for range 40 {
+		b.exec("INSERT INTO t(v) VALUES(randomblob(100000))")
+	}
+	bounded := func() bool { s := b.p.Status(); return s.ChangeLog.First > before.Position.LSN+1 }
+	if err := b.p.changed.wait(b.ctx, bounded); err != nil {
+		t.Fatalf("the change log keeps everything: %+v", b.p.Status())
+	}
+	b.stream.set(func(s *fakeStream) { s.down = nil })
+	at := b.sync()
+	state, err := b.stream.State(b.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state.First <= before.Position.LSN+1 || state.Last != at.LSN {
+		t.Errorf("the stream holds %d to %d, synced %v", state.First, state.Last, at)
+	}
+	b.awaitSnapshot(state.First - 1)
 }

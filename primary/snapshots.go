@@ -25,7 +25,8 @@ type SnapshotOptions struct {
 }
 
 const (
-	dueEvery        = time.Second // between two looks at whether a snapshot is due
+	dueEvery        = time.Second     // between two looks at whether a snapshot is due
+	crowdedEvery    = 5 * time.Second // between two looks at how full the stream is
 	snapshotBackOff = 15 * time.Second
 )
 
@@ -34,15 +35,21 @@ type snapshotter struct {
 	p        *Pipeline
 	requests chan chan error
 
-	mu      sync.Mutex
-	cancel  context.CancelCauseFunc // of the one being made
-	newest  snapshot.Manifest
-	oldest  cdc.LSN
-	have    bool
-	broken  cdc.LSN // the last break record known
-	retryAt time.Time
-	acked   ackHistory
-	percent snapshot.Progress
+	mu       sync.Mutex
+	cancel   context.CancelCauseFunc // of the one being made
+	newest   snapshot.Manifest
+	oldest   cdc.LSN
+	have     bool
+	broken   cdc.LSN // the last break record known
+	retryAt  time.Time
+	recalled bool // what an earlier run left is known; Run's own
+	// untrimmed is true from a new snapshot until everything below was trimmed;
+	// Run's own.
+	untrimmed bool
+	crowded   bool      // the stream is nearly full
+	looked    time.Time // at the stream
+	acked     ackHistory
+	percent   snapshot.Progress
 }
 
 func newSnapshotter(p *Pipeline) *snapshotter {
@@ -51,9 +58,7 @@ func newSnapshotter(p *Pipeline) *snapshotter {
 
 // Run makes a snapshot whenever one is due or asked for, and trims.
 func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
-	if err := s.recall(ctx, log); err != nil {
-		return err
-	}
+	s.recalled = false
 	tick := time.NewTicker(dueEvery)
 	defer tick.Stop()
 	for {
@@ -63,8 +68,11 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 			return ctx.Err()
 		case asked = <-s.requests:
 		case <-tick.C:
-			s.acked.note(s.p.o.Clock(), s.p.published())
-			if !s.due(log) {
+			due, err := s.tick(ctx, log)
+			if err != nil {
+				return fmt.Errorf("%w: %w", errLog, err)
+			}
+			if !due {
 				continue
 			}
 		}
@@ -72,36 +80,44 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 		if asked != nil {
 			asked <- err
 		}
-		if err == nil {
-			err = s.trim(ctx, log)
-		}
 		s.report(err)
-		if errors.Is(err, wal.ErrFailed) {
-			return fmt.Errorf("%w: %w", errLog, err)
-		}
+		s.untrimmed = s.untrimmed || err == nil
+		s.trim(ctx)
 	}
 }
 
-// recall learns the state left by an earlier run: the newest snapshot, and
-// whether a break record came after it.
-func (s *snapshotter) recall(ctx context.Context, log *wal.Log) error {
-	for {
-		err := s.refresh(ctx)
-		if err == nil {
-			break
-		}
-		s.report(err)
-		if err := sleep(ctx, retryAfter); err != nil {
-			return err
+// tick trims, and reports whether a snapshot is due. Its error is the change
+// log's.
+func (s *snapshotter) tick(ctx context.Context, log *wal.Log) (due bool, err error) {
+	s.acked.note(s.p.o.Clock(), s.p.published())
+	if err := s.trimLog(log); err != nil {
+		return false, err
+	}
+	if !s.recalled {
+		if s.recalled, err = s.recall(ctx, log); err != nil || !s.recalled {
+			return false, err
 		}
 	}
-	s.report(nil)
+	s.lookAtStream(ctx)
+	s.trim(ctx)
+	return s.due(log), nil
+}
+
+// recall learns the state left by an earlier run: the newest snapshot, and
+// whether a break record came after it. It is false while the store does not
+// answer.
+func (s *snapshotter) recall(ctx context.Context, log *wal.Log) (bool, error) {
+	if err := s.refresh(ctx); err != nil {
+		s.p.status.trouble(troubleSnapshot, err)
+		return false, nil
+	}
+	s.p.status.trouble(troubleSnapshot, nil)
 	broken, err := lastBreak(ctx, log, s.newestLSN()+1)
 	if err != nil {
-		return err
+		return false, err
 	}
 	s.noteBreak(broken)
-	return nil
+	return true, nil
 }
 
 func (s *snapshotter) refresh(ctx context.Context) error {
@@ -170,10 +186,29 @@ func (s *snapshotter) due(log *wal.Log) bool {
 		return true
 	case s.newest.Position.LSN+1 < log.First():
 		return true
+	case s.crowded && s.newest.Position.LSN < s.p.published():
+		return true
 	case grown == 0:
 		return false
 	}
 	return int64(grown) >= o.AfterBytes || now.Sub(s.newest.CreatedAt) >= o.Interval
+}
+
+// lookAtStream notes whether the stream is four fifths full: then a snapshot
+// lets it be trimmed before it refuses records.
+func (s *snapshotter) lookAtStream(ctx context.Context) {
+	now := s.p.o.Clock()
+	if now.Sub(s.looked) < crowdedEvery {
+		return
+	}
+	s.looked = now
+	state, err := s.p.o.Stream.State(ctx)
+	if err != nil {
+		return // the shipper reports it
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.crowded = state.MaxBytes > 0 && state.Bytes > uint64(state.MaxBytes)/5*4
 }
 
 // Snapshot makes a snapshot now and returns when it is complete.
@@ -215,6 +250,7 @@ func (s *snapshotter) make(ctx context.Context) error {
 	s.mu.Lock()
 	s.newest, s.have, s.percent = m, true, snapshot.Progress{}
 	s.mu.Unlock()
+	s.p.changed.notify()
 	s.p.o.Logger.Info("snapshot made", "lsn", m.Position.LSN, "bytes", m.Size(), "stored_bytes", m.StoredSize(), "took", s.p.o.Clock().Sub(began))
 	return nil
 }
@@ -264,24 +300,58 @@ func (s *snapshotter) report(err error) {
 	s.percent = snapshot.Progress{}
 }
 
-// trim deletes old snapshots, then what no kept snapshot needs of the stream
-// and of the change log.
-func (s *snapshotter) trim(ctx context.Context, log *wal.Log) error {
-	_, oldest, err := snapshot.Retain(ctx, s.p.o.Snapshots, snapshot.Retention{Keep: s.p.o.Snapshot.Keep})
-	if err != nil || oldest == 0 {
-		return err
+// trim deletes, once after each new snapshot, old snapshots and then what no
+// kept snapshot needs of the stream. What fails is tried again at the next tick.
+func (s *snapshotter) trim(ctx context.Context) {
+	if !s.untrimmed {
+		return
 	}
+	_, oldest, err := snapshot.Retain(ctx, s.p.o.Snapshots, snapshot.Retention{Keep: s.p.o.Snapshot.Keep})
+	if err == nil && oldest > 0 {
+		err = s.purge(ctx, oldest)
+	}
+	s.untrimmed = err != nil
+	if err != nil && ctx.Err() == nil {
+		s.p.o.Logger.Debug("trimming failed; it is tried again", "err", err)
+	}
+}
+
+// purge trims the stream below the oldest snapshot, or, where it is nearly full,
+// below the newest.
+func (s *snapshotter) purge(ctx context.Context, oldest cdc.LSN) error {
 	s.mu.Lock()
 	s.oldest = oldest
+	keep := oldest
+	if s.crowded {
+		keep, s.crowded = s.newest.Position.LSN, false
+	}
 	s.mu.Unlock()
 	published := s.p.published()
-	if published > 0 {
-		if err := s.p.o.Stream.PurgeBelow(ctx, min(oldest, published)); err != nil {
+	if published == 0 {
+		return nil
+	}
+	return s.p.o.Stream.PurgeBelow(ctx, min(keep, published))
+}
+
+// trimLog deletes segments of the change log that are not needed to rebuild the
+// stream: below the oldest snapshot, and acknowledged long enough ago to be
+// durable on the other side. A change log past its bound keeps less, and in the
+// end gives up what waits to be published: then the stream goes on above it and
+// replicas take up a snapshot.
+func (s *snapshotter) trimLog(log *wal.Log) error {
+	s.mu.Lock()
+	oldest, newest := s.oldest, s.newest.Position.LSN
+	s.mu.Unlock()
+	defer s.p.changed.notify()
+	for _, below := range []cdc.LSN{min(oldest, s.acked.before(s.p.o.Clock())), min(newest, s.p.published()), log.Durable()} {
+		if err := log.Trim(below); err != nil {
 			return err
 		}
+		if max := s.p.o.ChangeLog.MaxBytes; max <= 0 || log.Size() <= max {
+			return nil
+		}
 	}
-	// Acknowledged is not durable yet on the other side: keep what is young.
-	return log.Trim(min(oldest, s.acked.before(s.p.o.Clock())))
+	return nil
 }
 
 // makeRoom frees space in a full stream: it keeps only what the newest snapshot
