@@ -109,7 +109,7 @@ func (g *rig) equal() {
 	equalFiles(g.t, g.c, g.o.Path)
 }
 
-func equalFiles(t testing.TB, want *sqlite.Conn, path string) {
+func equalFiles(t fataler, want *sqlite.Conn, path string) {
 	t.Helper()
 	c, err := sqlite.Open(path, sqlite.Options{ReadOnly: true})
 	must(t, err)
@@ -123,13 +123,20 @@ func equalFiles(t testing.TB, want *sqlite.Conn, path string) {
 	}
 }
 
+// A fataler is a testing.TB or a rapid.T.
+type fataler interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
 type contents struct {
 	Tables  []sqlite.TableSum
 	Schema  []string
 	Headers [2]int64
 }
 
-func content(t testing.TB, c *sqlite.Conn) (out contents) {
+func content(t fataler, c *sqlite.Conn) (out contents) {
 	t.Helper()
 	must(t, c.OpenRead())
 	defer func() { must(t, c.Rollback()) }()

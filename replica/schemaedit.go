@@ -24,10 +24,11 @@ func (s *schema) edit(c *sqlite.Conn, edits []*cdc.SchemaChange, creates []*cdc.
 	if len(edits) == 0 {
 		return creates, nil
 	}
-	rewrites, err := s.plan(c, edits)
+	rewrites, again, err := s.plan(c, edits)
 	if err != nil {
 		return nil, err
 	}
+	creates = append(creates, again...)
 	for _, r := range rewrites {
 		err := c.Exec("UPDATE main.sqlite_schema SET name=?, tbl_name=?, sql=iif(?, ?, sql) WHERE rowid=?",
 			r.to.Name, r.to.Table, r.text, r.to.SQL, r.rowid)
@@ -53,14 +54,19 @@ func (s *schema) edit(c *sqlite.Conn, edits []*cdc.SchemaChange, creates []*cdc.
 
 // plan finds the rows to rewrite. Those that follow a renamed table come first,
 // so that what an edit says of them itself wins.
-func (s *schema) plan(c *sqlite.Conn, edits []*cdc.SchemaChange) ([]rewrite, error) {
+// again are indexes that went with their table in the same run.
+func (s *schema) plan(c *sqlite.Conn, edits []*cdc.SchemaChange) (rewrites []rewrite, again []*cdc.SchemaObject, err error) {
 	var follow, named []rewrite
 	for _, ch := range edits {
 		old, now := ch.Old, ch.New
 		if old.Type == "index" && s.isLeftOff(old.Name) {
 			if err := s.editLeftOff(c, old.Name, now); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
+			continue
+		}
+		if old.Type == "index" && s.adoptOrphan(old.Name) {
+			again = append(again, now)
 			continue
 		}
 		ids, err := rowids(c, "SELECT rowid FROM main.sqlite_schema WHERE type=? AND name=?", old.Type, old.Name)
@@ -68,12 +74,12 @@ func (s *schema) plan(c *sqlite.Conn, edits []*cdc.SchemaChange) ([]rewrite, err
 			err = fmt.Errorf("alter %s %q: %d of them in the file: %w", old.Type, old.Name, len(ids), sqlite.ErrDiverged)
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		r := rewrite{rowid: ids[0], to: *now, text: true}
 		if old.Type == "index" {
 			if r.shape, err = indexShape(c, old.Name); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 		if old.Table != now.Table && !renames(edits, old.Table, now.Table) {
@@ -83,12 +89,19 @@ func (s *schema) plan(c *sqlite.Conn, edits []*cdc.SchemaChange) ([]rewrite, err
 		if old.Type == "table" && old.Name != now.Name {
 			rows, err := followers(c, ids[0], old.Name, now.Name)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			follow = append(follow, rows...)
 		}
 	}
-	return append(follow, named...), nil
+	return append(follow, named...), again, nil
+}
+
+// adoptOrphan reports whether an index went with a dropped table, and forgets it.
+func (s *schema) adoptOrphan(name string) bool {
+	n := len(s.orphans)
+	s.orphans = slices.DeleteFunc(s.orphans, func(o cdc.SchemaObject) bool { return o.Name == name })
+	return len(s.orphans) < n
 }
 
 func renames(edits []*cdc.SchemaChange, old, now string) bool {

@@ -19,7 +19,7 @@ import (
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
 )
 
-func must(t testing.TB, err error) {
+func must(t fataler, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,11 @@ type image struct {
 type row struct {
 	rowid  int64
 	record []byte
+	values []any
 }
+
+// same reports whether r is b, apart from columns that were added since.
+func (r row) same(b row) bool { return bytes.Equal(encode(r.values[:len(b.values)]...), b.record) }
 
 type schemaRow struct {
 	cdc.SchemaObject
@@ -61,10 +65,16 @@ var testTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func newSource(t testing.TB, sql string) *source {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "source.db")
+	s := newSourceAt(t, filepath.Join(t.TempDir(), "source.db"), sql)
+	t.Cleanup(func() { must(t, s.c.Close()) })
+	return s
+}
+
+// newSourceAt leaves it to the caller to close the database.
+func newSourceAt(t testing.TB, path, sql string) *source {
+	t.Helper()
 	c, err := sqlite.Open(path, sqlite.Options{Create: true, Plain: true})
 	must(t, err)
-	t.Cleanup(func() { must(t, c.Close()) })
 	must(t, c.Exec(sql+";PRAGMA journal_mode=WAL"))
 	s := &source{t: t, c: c, path: path, log: newLog(), clock: testTime}
 	lineage, err := cdc.NewID(nil)
@@ -196,7 +206,7 @@ func (s *source) image(o schemaRow) *image {
 		if table.WithoutRowid {
 			key = string(encode(values[:table.Key]...))
 		}
-		im.rows[key] = row{r.Int(0), encode(values...)}
+		im.rows[key] = row{r.Int(0), encode(values...), values}
 		return nil
 	}))
 	return im
@@ -365,7 +375,7 @@ func (d *diff) rowsOf(old, now map[string]*image) {
 			switch {
 			case b.record == nil:
 				d.add(cdc.OpInsert, &cdc.Change{Op: cdc.OpInsert, Rowid: r.rowid, New: r.record}, n)
-			case !bytes.Equal(b.record, r.record) && len(o.table.Stored) == len(n.table.Stored):
+			case !r.same(b):
 				d.add(cdc.OpUpdate, &cdc.Change{Op: cdc.OpUpdate, Rowid: r.rowid, Old: b.record, New: r.record}, n)
 			}
 		}
