@@ -68,12 +68,19 @@ func TestConsumeUnder(t *testing.T) {
 	}
 }
 
+// recreate deletes the stream and creates it from first. The server removes the
+// old files in the background and answers a creation that meets them with an
+// error of its own, which a caller meets as ErrUnavailable and asks again.
 func recreate(first cdc.LSN) func(context.Context, *Stream) error {
 	return func(ctx context.Context, s *Stream) error {
 		if err := s.Delete(ctx); err != nil {
 			return err
 		}
-		return s.Create(ctx, first)
+		err := s.Create(ctx, first)
+		for errors.Is(err, ErrUnavailable) {
+			err = s.Create(ctx, first)
+		}
+		return err
 	}
 }
 

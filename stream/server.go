@@ -168,31 +168,25 @@ func (s *Server) run(ctx context.Context) error {
 	log := newServerLog(s.o.Logger)
 	ns.SetLoggerV2(log, false, false, false)
 	s.ns = ns
-	up := make(chan struct{})
-	go func() {
-		defer close(up)
-		ns.Start()
-	}()
-	// Recovery of a large store takes long, so there is no deadline here.
-	select {
-	case <-up:
-	case <-ctx.Done():
-	case err = <-log.fatal:
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	if err == nil && ctx.Err() == nil {
-		if ns.ReadyForConnections(time.Second) {
-			close(s.ready)
-			select {
-			case <-ctx.Done():
-			case err = <-log.fatal:
-			}
-		} else if err = log.failure(); err == nil {
+	// Start returns when the store is recovered, which may take long, and cannot
+	// be cut short: a Shutdown beside it is a data race.
+	ns.Start()
+	if !ns.ReadyForConnections(time.Second) {
+		if err = log.failure(); err == nil {
 			err = errors.New("it does not accept connections")
+		}
+	} else {
+		close(s.ready)
+		select {
+		case <-ctx.Done():
+		case err = <-log.fatal:
 		}
 	}
 	ns.Shutdown()
 	ns.WaitForShutdown()
-	<-up
 	if err != nil {
 		return fmt.Errorf("stream: embedded server: %w", err)
 	}

@@ -114,20 +114,23 @@ func publish(t testing.TB, s *Stream, after, last cdc.LSN) {
 
 var errEnough = errors.New("enough")
 
-// consume checks the records from to last as they arrive.
+// consume checks the records from to last as they arrive. As every caller does,
+// it asks again when NATS was away.
 func consume(t testing.TB, s *Stream, from, last cdc.LSN) {
 	t.Helper()
-	want := from
-	err := s.Consume(testContext(t), from, func(rec []byte, lsn cdc.LSN, pending uint64) error {
-		if lsn != want || string(rec) != string(record(want)) {
-			return fmt.Errorf("record %d is %q, want %d", lsn, rec, want)
-		}
-		if lsn == last {
-			return errEnough
-		}
-		want++
-		return nil
-	})
+	ctx, want, err := testContext(t), from, error(ErrUnavailable)
+	for errors.Is(err, ErrUnavailable) {
+		err = s.Consume(ctx, want, func(rec []byte, lsn cdc.LSN, _ uint64) error {
+			if lsn != want || string(rec) != string(record(want)) {
+				return fmt.Errorf("record %d is %q, want %d", lsn, rec, want)
+			}
+			if lsn == last {
+				return errEnough
+			}
+			want++
+			return nil
+		})
+	}
 	if !errors.Is(err, errEnough) {
 		t.Fatalf("consume %d to %d: %v at %d", from, last, err, want)
 	}
