@@ -101,10 +101,7 @@ func conflicts(err error) bool {
 }
 
 func (a *applier) visit(c *cdc.Change, lsn cdc.LSN) error {
-	switch c.Op {
-	case cdc.OpDelete, cdc.OpUpdate, cdc.OpInsert:
-		a.changes++
-	}
+	a.tally(c)
 	if err := a.w.op(c, lsn); err != nil {
 		return err
 	}
@@ -117,6 +114,13 @@ func (a *applier) visit(c *cdc.Change, lsn cdc.LSN) error {
 	}
 	a.w.pass = direct
 	return nil
+}
+
+// tally counts changed rows.
+func (a *applier) tally(c *cdc.Change) {
+	if c.Op == cdc.OpDelete || c.Op == cdc.OpUpdate || c.Op == cdc.OpInsert {
+		a.changes++
+	}
 }
 
 // commit makes everything in hand and the position durable together.

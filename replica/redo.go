@@ -18,6 +18,7 @@ var errDone = errors.New("done")
 // in its first pass, and add completes it.
 func (a *applier) redo(ctx context.Context) error {
 	a.redone++
+	a.changes = 0
 	if err := a.rollbackFile(); err != nil {
 		return err
 	}
@@ -49,6 +50,9 @@ func (a *applier) first(p pass) (ended bool, err error) {
 	}
 	a.w.pass, a.w.rows = p, false
 	err = a.walk(func(c *cdc.Change, lsn cdc.LSN) error {
+		if p == removal {
+			a.tally(c)
+		}
 		if err := a.w.op(c, lsn); err != nil || c.Op != cdc.OpEnd {
 			return err
 		}
@@ -67,16 +71,21 @@ func (a *applier) first(p pass) (ended bool, err error) {
 	return ended, nil
 }
 
-// walk decodes the spooled records once more.
+// walk decodes the spooled records once more. Where it reaches their end, decoding
+// goes on from there: the error that led here cut the last record short.
 func (a *applier) walk(visit func(*cdc.Change, cdc.LSN) error) error {
 	var d cdc.Decoder
-	return a.spool.each(func(raw []byte) error {
+	err := a.spool.each(func(raw []byte) error {
 		rec, err := cdc.Decode(raw)
 		if err != nil {
 			return err
 		}
 		return d.Decode(rec, func(c *cdc.Change) error { return visit(c, rec.LSN) })
 	})
+	if err == nil {
+		a.decoder = d
+	}
+	return err
 }
 
 // each applies the spooled transactions one by one, without the first one if
@@ -86,6 +95,7 @@ func (a *applier) each(skipFirst bool) error {
 	var ops []cdc.Change
 	return a.walk(func(c *cdc.Change, lsn cdc.LSN) error {
 		if !skipFirst {
+			a.tally(c)
 			ops = append(ops, *c)
 		}
 		if c.Op != cdc.OpEnd {
