@@ -270,7 +270,8 @@ func (p *Pipeline) Sync(ctx context.Context) (cdc.Position, error) {
 		return nil
 	})
 	if err != nil {
-		return cdc.Position{}, fmt.Errorf("sync %s: %w", p.o.Name, err)
+		s := p.Status()
+		return cdc.Position{}, fmt.Errorf("sync %s: %w; the database is %s: %s", p.o.Name, err, s.State, s.Error)
 	}
 	err = p.changed.wait(ctx, func() bool { return p.published() >= at.LSN })
 	if err != nil {
