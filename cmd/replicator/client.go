@@ -101,7 +101,7 @@ func dialable(listen string) (string, error) {
 // An answerError is an error that the node answered with.
 type answerError struct {
 	status int
-	body web.Error
+	body   web.Error
 }
 
 func (e *answerError) Error() string { return e.body.Error }

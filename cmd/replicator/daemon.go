@@ -138,7 +138,7 @@ func supervise(ctx context.Context, log *slog.Logger, services []*service, keep 
 	return context.Cause(ctx)
 }
 
-// background runs f beside a service until ctx ends.
+// closeWith is the part of a stack that closes conn.
 func closeWith(conn *stream.Conn) func(context.Context) error {
 	return func(ctx context.Context) error {
 		<-ctx.Done()

@@ -30,6 +30,8 @@ type primaryDaemon struct {
 	cfg config.Primary
 	log *slog.Logger
 
+	bounded bool // the configuration names the bound of the streams
+
 	conn  *stream.Conn
 	stack *stack
 	node  *primaryNode
@@ -40,7 +42,7 @@ type primaryDaemon struct {
 // startPrimary starts everything a primary consists of. The caller stops the
 // stack, also after an error.
 func startPrimary(ctx context.Context, e *environment, cfg config.Primary) (*primaryDaemon, error) {
-	d := &primaryDaemon{e: e, cfg: cfg, log: newLogger(e, cfg.Log), stack: newStack()}
+	d := &primaryDaemon{e: e, cfg: cfg, log: newLogger(e, cfg.Log), stack: newStack(), bounded: cfg.Stream.MaxBytes != 0}
 	if err := checkSources(cfg.Databases); err != nil {
 		return d, err
 	}
@@ -77,22 +79,40 @@ func runPrimary(ctx context.Context, e *environment, cfg config.Primary) error {
 	}
 	go announce(ctx, d.log, d.web)
 	err = d.stack.wait(ctx)
-	d.log.Info("primary stops", "err", err)
+	d.log.Info("primary stops")
 	return err
 }
 
-// autoSizes fills in the sizes that follow from the free space.
+// autoSizes fills in the sizes that follow from the free space. A stream on
+// servers of your own is bounded by them.
 func (d *primaryDaemon) autoSizes() error {
-	if err := os.MkdirAll(d.cfg.DataDir, 0o700); err != nil {
+	c := &d.cfg
+	free, err := freeBelow(c.DataDir)
+	if err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
-	free, err := freeSpace(unix.Statfs, d.cfg.DataDir)
-	if err != nil {
-		return err
+	c.Capture.MaxSQLiteWAL = autoSQLiteWAL(c.Capture.MaxSQLiteWAL, free)
+	c.ChangeLog.MaxSize = autoChangeLog(c.ChangeLog.MaxSize, free)
+	if !c.NATS.IsEmbedded() {
+		return nil
 	}
-	d.cfg.Capture.MaxSQLiteWAL = autoSQLiteWAL(d.cfg.Capture.MaxSQLiteWAL, free)
-	d.cfg.ChangeLog.MaxSize = autoChangeLog(d.cfg.ChangeLog.MaxSize, free)
+	store, err := freeBelow(c.NATS.Embedded.StoreDir)
+	if err != nil {
+		return fmt.Errorf("nats.store_dir: %w", err)
+	}
+	if c.NATS.Embedded.MaxStore > 0 {
+		store = min(store, c.NATS.Embedded.MaxStore)
+	}
+	c.Stream.MaxBytes = autoStream(c.Stream.MaxBytes, store, len(c.Databases))
 	return nil
+}
+
+// freeBelow is the free space of a folder, which is created if need be.
+func freeBelow(dir string) (config.Size, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return 0, err
+	}
+	return freeSpace(unix.Statfs, dir)
 }
 
 // checkSources refuses, before anything has the files open, what can never
@@ -176,22 +196,8 @@ func (d *primaryDaemon) connect(ctx context.Context) error {
 
 func (d *primaryDaemon) embedded() (*stream.Server, error) {
 	n := d.cfg.NATS
-	store := n.Embedded.StoreDir
-	if d.cfg.Stream.MaxBytes == 0 {
-		if err := os.MkdirAll(store, 0o700); err != nil {
-			return nil, fmt.Errorf("nats.store_dir: %w", err)
-		}
-		free, err := freeSpace(unix.Statfs, store)
-		if err != nil {
-			return nil, err
-		}
-		if n.Embedded.MaxStore > 0 {
-			free = min(free, n.Embedded.MaxStore)
-		}
-		d.cfg.Stream.MaxBytes = autoStream(0, free, len(d.cfg.Databases))
-	}
 	return stream.NewServer(stream.ServerOptions{
-		Name: d.cfg.Node, Dir: store, Listen: n.Embedded.Listen,
+		Name: d.cfg.Node, Dir: n.Embedded.StoreDir, Listen: n.Embedded.Listen,
 		MaxStore: int64(n.Embedded.MaxStore), MaxPayload: int(n.Embedded.MaxPayload),
 		SyncInterval: n.Embedded.SyncInterval, SyncAlways: n.Embedded.SyncAlways,
 		Auth:   stream.ServerAuth{User: n.Credentials.User, Password: n.Credentials.Password.Reveal(), Token: n.Credentials.Token.Reveal()},
@@ -231,7 +237,7 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDataba
 			Stream: d.conn.Stream(cfg.Name, stream.StreamConfig{
 				MaxBytes: int64(c.Stream.MaxBytes), Replicas: c.NATS.Replicas, Compress: c.Stream.Compression == "s2",
 			}),
-			configured: c.Stream.MaxBytes != 0 && !c.NATS.IsEmbedded(),
+			configured: d.bounded,
 		},
 		Snapshots: store, Sources: sources,
 		Capture: primary.CaptureOptions{

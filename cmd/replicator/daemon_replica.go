@@ -64,7 +64,7 @@ func runReplica(ctx context.Context, e *environment, cfg config.Replica) error {
 	}
 	go announce(ctx, d.log, d.web)
 	err = d.stack.wait(ctx)
-	d.log.Info("replica stops", "err", err)
+	d.log.Info("replica stops")
 	return err
 }
 
@@ -135,7 +135,7 @@ func (r reports) Report(s replica.Status) {
 	if at := s.Source.Position; at.Epoch > report.Seen.Epoch || at.Epoch == report.Seen.Epoch && at.LSN > report.Seen.LSN {
 		report.Seen = at
 	}
-	if s.Lag.Seconds != nil {
+	if lagKnown(s) {
 		report.Lag = stream.Lag{Transactions: &s.Lag.Transactions, Bytes: &s.Lag.Bytes, Seconds: s.Lag.Seconds}
 	}
 	if s.Lag.Since != nil {

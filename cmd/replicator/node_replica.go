@@ -89,7 +89,7 @@ func (d *copyDatabase) describe(connected bool) web.Database {
 		Progress: progressOf(s, now),
 		Details:  d.details(s, connected),
 	}
-	if s.Lag.Seconds != nil {
+	if lagKnown(s) {
 		w.Lag = web.Lag{Transactions: &s.Lag.Transactions, Bytes: &s.Lag.Bytes, Seconds: s.Lag.Seconds}
 	}
 	if err := d.err(); err != nil {
@@ -97,6 +97,10 @@ func (d *copyDatabase) describe(connected bool) web.Database {
 	}
 	return w
 }
+
+// lagKnown reports whether the lag means anything: before the first snapshot is
+// restored everything is behind, whatever there is of it.
+func lagKnown(s replica.Status) bool { return s.Lag.Seconds != nil && s.Applied.LSN > 0 }
 
 // lastError is the trouble that explains the state; one that is over does not.
 func lastError(s replica.Status) string {

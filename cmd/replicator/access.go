@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/internal/config"
+	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/stream"
+)
+
+// connectTimeout is how long a command that is not a daemon waits for NATS.
+const connectTimeout = 10 * time.Second
+
+// An access is the way to what a node, running or not, keeps outside of itself:
+// snapshots and streams.
+type access struct {
+	role      string
+	databases []string
+	dataDir   string
+	storeKind string
+	storeDir  string
+	nats      stream.Options
+	conn      *stream.Conn // nil until it is needed
+}
+
+// openAccess reads a configuration of either role. Close it.
+func openAccess(e *environment, file string) (*access, error) {
+	role, err := config.Check(file, e.environ)
+	if err != nil {
+		return nil, err
+	}
+	a := &access{role: role}
+	if role == config.RolePrimary {
+		p, err := loadPrimary(e, file)
+		if err != nil {
+			return nil, err
+		}
+		a.dataDir, a.storeKind, a.storeDir = p.DataDir, p.Snapshot.Store, p.Snapshot.Dir
+		a.nats = stream.Options{URL: p.NATS.URL, Credentials: credentials(p.NATS.Credentials), TLS: transport(p.NATS.TLS)}
+		if p.NATS.IsEmbedded() {
+			a.nats.URL, a.nats.TLS = embeddedURL(p.NATS)
+		}
+		for _, d := range p.Databases {
+			a.databases = append(a.databases, d.Name)
+		}
+	} else {
+		r, err := loadReplica(e, file)
+		if err != nil {
+			return nil, err
+		}
+		a.dataDir, a.storeKind, a.storeDir = r.DataDir, r.Snapshot.Store, r.Snapshot.Dir
+		a.nats = stream.Options{URL: r.NATS.URL, Credentials: credentials(r.NATS.Credentials), TLS: transport(r.NATS.TLS)}
+		for _, d := range r.Databases {
+			a.databases = append(a.databases, d.Name)
+		}
+	}
+	a.nats.Name = "replicator command"
+	a.nats.Logger = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	return a, nil
+}
+
+// embeddedURL is where the embedded server of a running primary listens. Its
+// certificate is the one that is trusted.
+func embeddedURL(n config.PrimaryNATS) (string, stream.TLS) {
+	if n.TLS.CertFile == "" {
+		return "nats://" + n.Embedded.Listen, stream.TLS{}
+	}
+	return "tls://" + n.Embedded.Listen, stream.TLS{CA: n.TLS.CertFile}
+}
+
+// database checks name, which may be empty when there is only one.
+func (a *access) database(name string) (string, error) {
+	if name == "" && len(a.databases) == 1 {
+		return a.databases[0], nil
+	}
+	if name == "" {
+		return "", usagef("--db is needed, one of %s", strings.Join(a.databases, ", "))
+	}
+	if !slices.Contains(a.databases, name) {
+		return "", usagef("--db is %q, want one of %s", name, strings.Join(a.databases, ", "))
+	}
+	return name, nil
+}
+
+// connect connects to NATS, once.
+func (a *access) connect(ctx context.Context) (*stream.Conn, error) {
+	if a.conn != nil {
+		return a.conn, nil
+	}
+	conn, err := stream.Connect(ctx, a.nats)
+	if err != nil {
+		return nil, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := conn.WaitConnected(bounded); err != nil {
+		err = errors.Join(conn.Err(), err)
+		conn.Close()
+		return nil, fmt.Errorf("NATS is not reachable at %s; is it, or the primary that it is embedded in, running? %w", a.nats.URL, err)
+	}
+	a.conn = conn
+	return conn, nil
+}
+
+// store is the snapshot store of one database.
+func (a *access) store(ctx context.Context, db string) (snapshot.Store, error) {
+	if a.storeKind == config.StoreDir {
+		return dirStore(a.storeDir, db), nil
+	}
+	conn, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return conn.Objects(db, 1), nil
+}
+
+func (a *access) close() {
+	if a.conn != nil {
+		a.conn.Close()
+	}
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/web"
+)
+
+func newSnapshot(e *environment) *cobra.Command {
+	cmd := &cobra.Command{Use: "snapshot", Short: "Make, list and verify snapshots"}
+	cmd.AddCommand(newSnapshotCreate(e), newSnapshotList(e), newSnapshotVerify(e))
+	return cmd
+}
+
+type snapshotCreateOptions struct {
+	target  target
+	db      string
+	timeout time.Duration
+}
+
+func newSnapshotCreate(e *environment) *cobra.Command {
+	var o snapshotCreateOptions
+	cmd := &cobra.Command{
+		Use:   "create --db NAME",
+		Short: "Make a snapshot now; ask the running primary",
+		Args:  cobra.NoArgs,
+		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) }),
+	}
+	o.target.flags(cmd, primaryAddress)
+	cmd.Flags().StringVar(&o.db, "db", "", "name of the database (required)")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 6*time.Hour, "how long to wait")
+	_ = cmd.MarkFlagRequired("db") // fails only for a flag that does not exist
+	return cmd
+}
+
+func (o *snapshotCreateOptions) run(ctx context.Context, e *environment) error {
+	c, err := o.target.client(e)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.timeout+answerRoom)
+	defer cancel()
+	var s web.Snapshot
+	err = c.do(ctx, http.MethodPost, "/v1/databases/"+url.PathEscape(o.db)+"/snapshot", url.Values{"timeout": {o.timeout.String()}}, &s)
+	if err != nil {
+		return late(ctx, err)
+	}
+	_, err = fmt.Fprintf(e.stdout, "%s: snapshot %s at LSN %d, %s, %s stored\n", o.db, s.ID, s.LSN, size(s.Bytes), size(s.Stored))
+	return err
+}
+
+// A storedOptions names the snapshots of one database in the store.
+type storedOptions struct {
+	config, db, id string
+	json           bool
+}
+
+func (o *storedOptions) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.config, "config", "", "configuration of the primary or a replica (required)")
+	cmd.Flags().StringVar(&o.db, "db", "", "name of the database; not needed when there is one")
+	_ = cmd.MarkFlagRequired("config") // fails only for a flag that does not exist
+}
+
+func newSnapshotList(e *environment) *cobra.Command {
+	var o storedOptions
+	cmd := &cobra.Command{
+		Use:   "list --config FILE",
+		Short: "List the snapshots in the store, the newest last",
+		Args:  cobra.NoArgs,
+		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return o.list(cmd.Context(), e) }),
+	}
+	o.flags(cmd)
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON, one object for each snapshot")
+	return cmd
+}
+
+func newSnapshotVerify(e *environment) *cobra.Command {
+	var o storedOptions
+	cmd := &cobra.Command{
+		Use:   "verify --config FILE [--id ID]",
+		Short: "Read snapshots from the store and check every byte",
+		Args:  cobra.NoArgs,
+		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return o.verify(cmd.Context(), e) }),
+	}
+	o.flags(cmd)
+	cmd.Flags().StringVar(&o.id, "id", "", "only this snapshot")
+	return cmd
+}
+
+// stored gives the snapshots in the store. The error names those that cannot be
+// used, and comes with the others.
+func (o *storedOptions) stored(ctx context.Context, e *environment, use func(snapshot.Store, []snapshot.Manifest) error) error {
+	a, err := openAccess(e, o.config)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	db, err := a.database(o.db)
+	if err != nil {
+		return err
+	}
+	store, err := a.store(ctx, db)
+	if err != nil {
+		return err
+	}
+	all, err := snapshot.List(ctx, store)
+	if all == nil {
+		return err
+	}
+	return errors.Join(use(store, all), err)
+}
+
+func (o *storedOptions) list(ctx context.Context, e *environment) error {
+	return o.stored(ctx, e, func(_ snapshot.Store, all []snapshot.Manifest) error {
+		if o.json {
+			for _, m := range all {
+				m.Chunks = nil // thousands of lines that only a restore reads
+				if err := json.NewEncoder(e.stdout).Encode(m); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		var t table
+		t.add("LSN", "EPOCH", "CREATED", "SIZE", "STORED", "ID")
+		for _, m := range all {
+			t.add(number(uint64(m.Position.LSN)), m.Position.Epoch.String(), m.CreatedAt.UTC().Format(time.RFC3339),
+				size(m.Size()), size(m.StoredSize()), m.ID)
+		}
+		t.print(e.stdout)
+		return nil
+	})
+}
+
+func (o *storedOptions) verify(ctx context.Context, e *environment) error {
+	return o.stored(ctx, e, func(store snapshot.Store, all []snapshot.Manifest) error {
+		var errs []error
+		found := false
+		for _, m := range all {
+			if o.id != "" && m.ID != o.id {
+				continue
+			}
+			found = true
+			if err := snapshot.Verify(ctx, store, m, snapshot.Options{}); err != nil {
+				errs = append(errs, fmt.Errorf("snapshot %s: %w", m.ID, err))
+				continue
+			}
+			fmt.Fprintf(e.stdout, "%s at LSN %d: %s, every byte as it was written\n", m.ID, m.Position.LSN, size(m.Size()))
+		}
+		if !found {
+			errs = append(errs, fmt.Errorf("no such snapshot in the store; it has %s", count(len(all), "snapshot")))
+		}
+		return errors.Join(errs...)
+	})
+}
