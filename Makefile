@@ -1,0 +1,48 @@
+# What SQLite must have: a source database may use any of it.
+TAGS := sqlite_fts5 sqlite_math_functions sqlite_stat4
+GO ?= go
+
+FUZZTIME ?= 30s
+BENCHTIME ?= 1s
+# Of the soak test: how long, and which history; a failure prints its seed.
+SECONDS ?= 60
+SEED ?= 1
+
+.PHONY: build test check fuzz bench soak demo tidy-check clean
+
+build:
+	$(GO) build -trimpath -tags "$(TAGS)" -o bin/replicator ./cmd/replicator
+
+demo: build
+	./bin/replicator demo
+
+test:
+	$(GO) test -tags "$(TAGS)" ./...
+
+check: tidy-check
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted: $$unformatted"; exit 1; }
+	$(GO) vet -tags "$(TAGS)" ./...
+	$(GO) tool staticcheck -tags "$(TAGS)" ./...
+	$(GO) test -race -shuffle=on -tags "$(TAGS)" ./...
+
+# go test takes one fuzz target at a time.
+fuzz:
+	@set -e; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | sed 's/^func //'); do \
+			echo "== $$dir $$target"; \
+			$(GO) test -tags "$(TAGS)" -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) $$dir; \
+		done; \
+	done
+
+bench:
+	$(GO) test -tags "$(TAGS)" -run='^$$' -bench=. -benchtime=$(BENCHTIME) ./...
+
+soak:
+	SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) $(GO) test -tags "$(TAGS)" -run='^TestSoak$$' -count=1 -v -timeout=0 ./cmd/replicator
+
+# go.mod and go.sum say what the code imports, no more and no less.
+tidy-check:
+	$(GO) mod tidy -diff
+
+clean:
+	rm -rf bin
