@@ -36,6 +36,7 @@ type CaptureOptions struct {
 // A capture is one term: from an epoch record to the first error. It is used by
 // one goroutine.
 type capture struct {
+	captureSetup
 	src      *source
 	follower *follower
 	decoder  *decoder
@@ -43,9 +44,6 @@ type capture struct {
 	sorter   *sorter
 	encoder  *cdc.Encoder
 	log      changeLog
-	options  CaptureOptions
-	clock    func() time.Time
-	logger   *slog.Logger
 	boot     cdc.ID
 	broken   cdc.LSN // the break record that this term began with, if it did
 
@@ -53,65 +51,120 @@ type capture struct {
 	frozen sync.WaitGroup // what was frozen and is not closed yet; it reads through src
 }
 
+// A captureSetup is what a capture needs besides the source and the log.
+type captureSetup struct {
+	dir     string // for temporary files
+	options CaptureOptions
+	clock   func() time.Time
+	logger  *slog.Logger
+	// rebuild makes a file of the source as of a boundary; nil: cannot.
+	rebuild func(context.Context, cdc.Position) (path string, err error)
+}
+
 // newCapture attaches to src and continues the history in log: from the last
 // captured position where it can be proved that nothing was missed, otherwise
 // after a break record. It appends the epoch record of the term.
-func newCapture(ctx context.Context, src *source, log changeLog, dir string, o CaptureOptions, clock func() time.Time, logger *slog.Logger) (*capture, error) {
-	c := &capture{src: src, log: log, options: o, clock: clock, logger: logger, boot: bootID()}
-	c.follower = newFollower(src, c.take, c.durable, o.MaxStall, clock)
-	c.sorter = newSorter(dir, o.SpillBytes)
+func newCapture(ctx context.Context, src *source, log changeLog, o captureSetup) (*capture, error) {
+	c := &capture{captureSetup: o, src: src, log: log, boot: bootID()}
+	c.follower = newFollower(src, c.take, c.durable, o.options.MaxStall, o.clock)
+	c.sorter = newSorter(o.dir, o.options.SpillBytes)
 	var err error
 	if c.layouts, err = newLayouts(); err != nil {
 		return nil, err
 	}
-	c.decoder = newDecoder(c.layouts, logger)
+	c.decoder = newDecoder(c.layouts, o.logger)
 	if err := c.begin(ctx); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
 	return c, nil
 }
 
+// begin takes up the history and appends the epoch record. Where it cannot be
+// proved that nothing was missed, what was missed follows as one transaction or,
+// in the last resort, a break record.
 func (c *capture) begin(ctx context.Context) error {
 	tail := c.log.Tail()
-	fresh := tail.Position.LSN == 0
-	doubt, err := c.attach(ctx, tail, fresh)
+	doubt, err := c.attach(ctx, tail)
 	if err != nil {
 		return err
 	}
-	if err := c.decoder.load(c.follower.view, c.follower.view.pages); err != nil {
-		return fmt.Errorf("%s: %w", c.src.path, err)
-	}
-	term, err := cdc.NewID(nil)
-	if err != nil {
-		return err
-	}
-	if fresh && tail.Boundary.Lineage == (cdc.ID{}) {
-		if tail.Boundary.Lineage, err = cdc.NewID(nil); err != nil {
+	missed := false // the sorter holds what was missed
+	if doubt != nil {
+		c.logger.Warn("changes may have been missed", "lsn", tail.Position.LSN, "err", doubt)
+		err := c.resync(ctx, tail)
+		if err != nil && !errors.Is(err, errNoResync) {
 			return err
 		}
+		if missed = err == nil; missed {
+			doubt = nil
+		} else {
+			doubt = fmt.Errorf("%w; %w", doubt, err)
+		}
 	}
-	c.encoder = cdc.NewEncoder(tail, tail.Position.Epoch+1, term, c.emit)
-	here := cdc.Boundary{CapturedAt: c.clock(), Source: tail.Boundary.Source}
-	if fresh || doubt == nil {
-		here.Source = c.sourcePosition(c.follower.position())
+	if !missed {
+		if err := c.decoder.load(c.follower.view, c.follower.view.pages); err != nil {
+			return fmt.Errorf("%s: %w", c.src.path, err)
+		}
 	}
-	if err := c.encoder.Epoch(here); err != nil {
+	if c.encoder, err = c.newTerm(tail); err != nil {
 		return err
 	}
-	if doubt != nil {
-		c.logger.Warn("history broken: a new snapshot is needed, replicas will take it up by themselves", "err", doubt)
-		here.Source = c.sourcePosition(c.follower.position())
+	return c.open(tail, missed, doubt)
+}
+
+// newTerm gives the encoder of a new term.
+func (c *capture) newTerm(tail cdc.Tail) (*cdc.Encoder, error) {
+	term, err := cdc.NewID(nil)
+	if err != nil {
+		return nil, err
+	}
+	if tail.Boundary.Lineage == (cdc.ID{}) {
+		if tail.Boundary.Lineage, err = cdc.NewID(nil); err != nil {
+			return nil, err
+		}
+	}
+	return cdc.NewEncoder(tail, tail.Position.Epoch+1, term, c.emit), nil
+}
+
+// open appends the first records of the term. Until what was missed is
+// recorded, they name the position that was captured before: a crash in between
+// starts over from there.
+func (c *capture) open(tail cdc.Tail, missed bool, doubt error) error {
+	before := cdc.Boundary{CapturedAt: c.clock(), Source: tail.Boundary.Source}
+	here := before
+	here.Source = c.sourcePosition(c.follower.position())
+	switch {
+	case doubt != nil:
+		c.logger.Warn("history broken: a new snapshot is needed, replicas take it up by themselves", "err", doubt)
+		if err := c.encoder.Epoch(before); err != nil {
+			return err
+		}
 		if err := c.encoder.Break(here, doubt.Error()); err != nil {
 			return err
 		}
 		c.broken = c.encoder.Position().LSN
+	case missed && !c.sorter.empty():
+		if err := c.encoder.Epoch(before); err != nil {
+			return err
+		}
+		if err := c.sorter.drain(c.encoder.Op); err != nil {
+			return err
+		}
+		if err := c.encoder.End(here, true); err != nil {
+			return err
+		}
+		c.logger.Info("what was missed is captured", "lsn", c.encoder.Position().LSN)
+	default:
+		if err := c.encoder.Epoch(here); err != nil {
+			return err
+		}
 	}
 	return c.durable()
 }
 
-// attach returns, as doubt, why the history cannot be continued.
-func (c *capture) attach(ctx context.Context, tail cdc.Tail, fresh bool) (doubt, err error) {
-	if fresh {
+// attach returns, as doubt, why the history cannot simply be continued.
+func (c *capture) attach(ctx context.Context, tail cdc.Tail) (doubt, err error) {
+	if tail.Position.LSN == 0 {
 		return nil, c.follower.attach(ctx)
 	}
 	err = c.follower.resume(ctx, resumptionOf(tail.Boundary.Source))

@@ -100,7 +100,7 @@ func TestTooLongSQLiteWALIsGivenUp(t *testing.T) {
 	now := time.Now()
 	o := testCaptureOptions()
 	o.MaxSQLiteWAL = 256 << 10
-	c, err := newCapture(context.Background(), src, newMemoryLog(newLedger().visit), t.TempDir(), o, func() time.Time { return now }, b.options().Logger)
+	c, err := newCapture(context.Background(), src, newMemoryLog(newLedger().visit), captureSetup{dir: t.TempDir(), options: o, clock: func() time.Time { return now }, logger: b.options().Logger})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -141,7 +141,7 @@ func startCapture(t *testing.T, path string, log changeLog, o CaptureOptions) *c
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newCapture(context.Background(), src, log, t.TempDir(), o, time.Now, slog.New(slog.DiscardHandler))
+	c, err := newCapture(context.Background(), src, log, captureSetup{dir: t.TempDir(), options: o, clock: time.Now, logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(errors.Join(err, src.close()))
 	}

@@ -30,8 +30,11 @@ type Options struct {
 	Capture   CaptureOptions
 	Snapshot  SnapshotOptions
 	ChangeLog ChangeLogOptions
-	Clock     func() time.Time
-	Logger    *slog.Logger
+	// Replay opens a file restored from a snapshot to apply records to it. With
+	// nil, every doubt ends in a break and a new snapshot.
+	Replay func(path string, m snapshot.Manifest) (Replayer, error)
+	Clock  func() time.Time
+	Logger *slog.Logger
 }
 
 // ChangeLogOptions bound the change log on disk.
@@ -159,7 +162,7 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log) (err error) {
 	}
 	defer release()
 	defer func() { err = errors.Join(err, src.close()) }()
-	c, err := newCapture(ctx, src, log, p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger)
+	c, err := newCapture(ctx, src, log, captureSetup{p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger, p.rebuilder(log)})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,246 @@
+package primary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
+	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/wal"
+)
+
+// A Replayer applies records to a plain file that holds the database as of a
+// snapshot.
+type Replayer interface {
+	// Apply takes the next record. Parts of an unfinished transaction at the end
+	// are dropped by Finish.
+	Apply(rec []byte) error
+	// Finish makes the file what the source was at the last boundary applied, and
+	// closes it.
+	Finish() error
+	Close() error
+}
+
+// errNoResync says why the difference to the source cannot be found, or not at
+// a fair price. A break and a new snapshot take its place.
+var errNoResync = errors.New("no resync")
+
+const (
+	// resyncShare and resyncFree bound the difference that is worth its records:
+	// a part of the database, and bytes below which no database is too small.
+	resyncShare = 4
+	resyncFree  = 64 << 20
+)
+
+// A base is the source as of the last boundary, in a file of its own.
+type base struct {
+	path string
+	file *os.File
+	view *view
+}
+
+// resync closes the gap between the state at the last boundary and the source
+// as it is now: it rebuilds the former from a snapshot and the change log,
+// compares the two like the states before and after one transaction, and
+// records the difference as such. Replicas notice nothing but that transaction.
+//
+// It is called with the follower attached. The pin is given up while the base
+// is rebuilt, so that the application does not pay for it. On an error that
+// wraps errNoResync the follower is attached and nothing was recorded.
+func (c *capture) resync(ctx context.Context, tail cdc.Tail) (err error) {
+	if c.rebuild == nil {
+		return fmt.Errorf("%w: not configured", errNoResync)
+	}
+	if err := c.follower.release(); err != nil {
+		return err
+	}
+	b, err := c.openBase(ctx, tail)
+	if err != nil {
+		return errors.Join(asNoResync(ctx, err), c.follower.attach(ctx))
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := c.follower.attach(ctx); err != nil {
+		return err
+	}
+	if err := c.difference(b); err != nil {
+		return asNoResync(ctx, err)
+	}
+	return nil
+}
+
+// asNoResync makes every error but the end of ctx a reason to break instead.
+func asNoResync(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errNoResync, err)
+}
+
+func (c *capture) openBase(ctx context.Context, tail cdc.Tail) (*base, error) {
+	path, err := c.rebuild(ctx, tail.Position)
+	if err != nil {
+		return nil, err
+	}
+	b := &base{path: path}
+	if b.file, err = os.Open(path); err != nil {
+		return nil, errors.Join(err, os.Remove(path))
+	}
+	if err := b.read(); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
+}
+
+func (b *base) read() error {
+	head := make([]byte, sqlitefile.HeaderSize)
+	if err := readFull(b.file, head, 0); err != nil {
+		return err
+	}
+	h, err := sqlitefile.ParseHeader(head)
+	if err != nil {
+		return err
+	}
+	info, err := b.file.Stat()
+	if err != nil {
+		return err
+	}
+	pages := uint32(info.Size() / int64(h.PageSize))
+	b.view = &view{db: b.file, pageSize: h.PageSize, pages: pages, cache: newPageCache(h.PageSize)}
+	return nil
+}
+
+func (b *base) close() error { return errors.Join(b.file.Close(), os.Remove(b.path)) }
+
+// difference leaves in the sorter what turns the base into the source, and in
+// the decoder the source's map.
+func (c *capture) difference(b *base) error {
+	if err := c.decoder.load(b.view, b.view.pages); err != nil {
+		return err
+	}
+	now := c.follower.view
+	written := make([]uint32, now.pages)
+	for i := range written {
+		written[i] = uint32(i) + 1
+	}
+	c.sorter.reset()
+	if err := c.decoder.transaction(b.view, now, written, now.pages, c.sorter); err != nil {
+		return err
+	}
+	limit := max(int64(now.pages)*int64(now.pageSize)/resyncShare, resyncFree)
+	if size := c.sorter.held + c.sorter.onDisk; size > limit {
+		return fmt.Errorf("the difference has %d bytes, more than %d", size, limit)
+	}
+	return nil
+}
+
+// rebuilder makes the function that rebuilds the source as of a position from
+// the newest snapshot below it and the change log.
+func (p *Pipeline) rebuilder(log *wal.Log) func(context.Context, cdc.Position) (string, error) {
+	if p.o.Replay == nil {
+		return nil
+	}
+	return func(ctx context.Context, at cdc.Position) (string, error) {
+		m, err := p.snapshotBelow(ctx, log, at)
+		if err != nil {
+			return "", err
+		}
+		path := filepath.Join(p.o.Dir, "resync.db")
+		if err := removeDatabase(path); err != nil {
+			return "", err
+		}
+		if err := roomFor(p.o.Dir, m.Size()); err != nil {
+			return "", err
+		}
+		p.o.Logger.Info("rebuilding the state at the last captured position, to compare it with the database", "snapshot", m.Position.LSN, "lsn", at.LSN)
+		if err := snapshot.Restore(ctx, p.o.Snapshots, m, path, snapshot.Options{}); err != nil {
+			return "", errors.Join(err, snapshot.Discard(path))
+		}
+		if err := p.replay(ctx, log, path, m, at); err != nil {
+			return "", errors.Join(err, removeDatabase(path))
+		}
+		return path, nil
+	}
+}
+
+// snapshotBelow finds the newest snapshot from which the change log leads on to
+// at without a break.
+func (p *Pipeline) snapshotBelow(ctx context.Context, log *wal.Log, at cdc.Position) (snapshot.Manifest, error) {
+	list, err := snapshot.List(ctx, p.o.Snapshots)
+	if err != nil && list == nil {
+		return snapshot.Manifest{}, err
+	}
+	for i := len(list) - 1; i >= 0; i-- {
+		m := list[i]
+		if m.Position.Lineage != at.Lineage || m.Position.LSN > at.LSN {
+			continue
+		}
+		if m.Position.LSN < at.LSN && m.Position.LSN+1 < log.First() {
+			break
+		}
+		broken, err := lastBreak(ctx, log, m.Position.LSN+1)
+		if err != nil {
+			return m, err
+		}
+		if broken > m.Position.LSN {
+			break
+		}
+		return m, nil
+	}
+	return snapshot.Manifest{}, fmt.Errorf("no snapshot leads to LSN %d", at.LSN)
+}
+
+// replay applies the records after the snapshot to the file at path.
+func (p *Pipeline) replay(ctx context.Context, log *wal.Log, path string, m snapshot.Manifest, at cdc.Position) (err error) {
+	file, err := p.o.Replay(path, m)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if m.Position.LSN < at.LSN {
+		r, err := log.Reader(m.Position.LSN + 1)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = r.Close() }() // reading only
+		for lsn := m.Position.LSN + 1; lsn <= at.LSN; lsn++ {
+			rec, _, err := r.Next(ctx)
+			if err != nil {
+				return err
+			}
+			if err := file.Apply(rec); err != nil {
+				return err
+			}
+		}
+	}
+	return file.Finish()
+}
+
+// removeDatabase removes a file and what SQLite or a restore left beside it.
+func removeDatabase(path string) error {
+	var errs []error
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal", ".partial"} {
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// roomFor checks that dir has room for a file of size bytes and as much again
+// as a quarter of it.
+func roomFor(dir string, size int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	if free := int64(st.Bavail) * int64(st.Bsize); free < size+size/4 {
+		return fmt.Errorf("%s has %d bytes free, rebuilding the database needs %d: %w", dir, free, size+size/4, unix.ENOSPC)
+	}
+	return nil
+}
