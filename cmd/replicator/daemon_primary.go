@@ -252,7 +252,7 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDataba
 		ChangeLog: primary.ChangeLogOptions{
 			SegmentBytes: int64(c.ChangeLog.SegmentSize), MaxBytes: int64(c.ChangeLog.MaxSize), RetainFor: c.ChangeLog.RetainAge,
 		},
-		Clock: d.e.clock, Logger: d.log,
+		Replay: openReplay, Clock: d.e.clock, Logger: d.log,
 	})
 	if err != nil {
 		return nil, err
