@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
 	"github.com/sqlite-replicator/replicator/snapshot"
 )
@@ -63,7 +64,7 @@ func ours(path string) error {
 
 // bootstrap makes the file from the newest snapshot.
 func (r *Replica) bootstrap(ctx context.Context) error {
-	snap, err := r.o.Snapshots.Newest(ctx, 0)
+	snap, err := r.newest(ctx, 0)
 	if err != nil {
 		return err
 	}
@@ -78,20 +79,30 @@ func (r *Replica) bootstrap(ctx context.Context) error {
 		return fmt.Errorf("replica: %w", err)
 	}
 	r.seeded = snap.At
+	r.board.needs(0)
 	r.o.Logger.Info("snapshot restored", "path", r.o.Path, "lsn", snap.At.LSN, "bytes", snap.Bytes)
 	return nil
+}
+
+func (r *Replica) newest(ctx context.Context, min cdc.LSN) (Snapshot, error) {
+	snap, err := r.o.Snapshots.Newest(ctx, min)
+	if err != nil && !errors.Is(err, ErrNoSnapshot) {
+		err = fmt.Errorf("%w: %w", errStore, err)
+	}
+	return snap, err
 }
 
 // fetch restores a snapshot into the replica's own directory.
 func (r *Replica) fetch(ctx context.Context, snap Snapshot) (path string, err error) {
 	path = filepath.Join(r.work, "restore.db")
 	r.board.set(Restoring)
+	r.board.needs(snap.At.LSN)
 	r.o.Logger.Info("restoring snapshot", "lsn", snap.At.LSN, "bytes", snap.Bytes)
 	err = snap.Restore(ctx, path, func(done int64) {
 		r.board.progress(Progress{Done: uint64(done), Total: uint64(snap.Bytes), Unit: "bytes"})
 	})
 	if err != nil {
-		return "", fmt.Errorf("replica: restore snapshot at LSN %d: %w", snap.At.LSN, err)
+		return "", fmt.Errorf("%w: restore the one at LSN %d: %w", errStore, snap.At.LSN, err)
 	}
 	return path, nil
 }

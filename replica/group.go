@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -183,7 +184,7 @@ func (r *Replica) publish(from cdc.LSN, pending uint64) {
 		size = int64(at.Frames) * r.a.guard.pageSize
 	}
 	r.board.applied(r.a.mark, func(s *Status) {
-		s.LeftOff, s.SQLiteWAL = r.a.w.schema.leftOff, size
+		s.LeftOff, s.SQLiteWAL = slices.Clone(r.a.w.schema.leftOff), size
 		switch {
 		case from == 0:
 		case pending == 0:

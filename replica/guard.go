@@ -16,6 +16,8 @@ const (
 	// busyTimeout is how long SQLite waits for another writer before a context is
 	// looked at again.
 	busyTimeout = 500 * time.Millisecond
+	// lockTries is how often the write lock is tried before that is a trouble.
+	lockTries = 10
 	// idleCheckpoint is the size in bytes of the SQLite WAL from which it is
 	// checkpointed while nothing waits to be applied.
 	idleCheckpoint = 1 << 20
@@ -77,21 +79,21 @@ func (g *guard) close() error {
 
 // lock takes SQLite's write lock, or finds that it is held already, and gives
 // errStray when another connection has committed since it was last held. It
-// waits for a writer that is in the way until ctx ends.
+// waits a while for a writer that is in the way.
 func (g *guard) lock(ctx context.Context) error {
 	if g.conn.InTransaction() {
 		return nil
 	}
-	for {
+	for try := 1; ; try++ {
 		err := g.conn.BeginImmediate()
 		if err == nil {
 			break
 		}
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
-		if !sqlite.IsBusy(err) {
-			return fmt.Errorf("replica: lock %s: %w", g.path, err)
+		if !sqlite.IsBusy(err) || try == lockTries {
+			return fmt.Errorf("replica: lock %s for writing (does another program hold it?): %w", g.path, err)
 		}
 	}
 	v, err := g.conn.DataVersion()

@@ -25,7 +25,7 @@ type repair struct {
 // file as it was until one SQLite transaction brings the difference.
 func (r *Replica) reseed(ctx context.Context) error {
 	need := r.repair
-	snap, err := r.o.Snapshots.Newest(ctx, need.min)
+	snap, err := r.newest(ctx, need.min)
 	if err != nil {
 		return fmt.Errorf("%w (needed because: %w)", err, need.reason)
 	}
@@ -50,6 +50,7 @@ func (r *Replica) reseed(ctx context.Context) error {
 		return err
 	}
 	r.repair, r.seeded = nil, at
+	r.board.needs(0)
 	r.board.count(func(c *Counters) { c.Reseeds++ })
 	return removeDatabase(tmp)
 }

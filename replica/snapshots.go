@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/snapshot"
@@ -12,6 +14,9 @@ import (
 // ErrNoSnapshot is wrapped when there is no snapshot as new as is needed. It is a
 // reason to wait: the primary makes them.
 var ErrNoSnapshot = errors.New("replica: no snapshot to start from yet; the primary makes one when it starts")
+
+// errStore is wrapped when snapshots cannot be read at present.
+var errStore = errors.New("replica: snapshots out of reach")
 
 // Snapshots finds full copies of the source database.
 type Snapshots interface {
@@ -29,38 +34,67 @@ type Snapshot struct {
 	Restore func(ctx context.Context, path string, progress func(done int64)) error
 }
 
-// FromStore finds snapshots in a store of package snapshot.
-func FromStore(store snapshot.Store, o snapshot.Options) Snapshots { return storeSnapshots{store, o} }
+// FromStore finds snapshots in a store of package snapshot. One that turns out to
+// be damaged is passed over from then on.
+func FromStore(store snapshot.Store, o snapshot.Options) Snapshots {
+	return &storeSnapshots{store: store, o: o, damaged: make(map[string]bool)}
+}
 
 type storeSnapshots struct {
 	store snapshot.Store
 	o     snapshot.Options
+
+	mu      sync.Mutex
+	damaged map[string]bool // by id
 }
 
-func (s storeSnapshots) Newest(ctx context.Context, min cdc.LSN) (Snapshot, error) {
-	m, err := snapshot.Latest(ctx, s.store, min)
-	if errors.Is(err, snapshot.ErrNone) {
-		return Snapshot{}, fmt.Errorf("%w: %w", ErrNoSnapshot, err)
+// Newest implements Snapshots.
+func (s *storeSnapshots) Newest(ctx context.Context, min cdc.LSN) (Snapshot, error) {
+	list, unusable := snapshot.List(ctx, s.store)
+	if unusable != nil && !errors.Is(unusable, snapshot.ErrDamaged) && !errors.Is(unusable, snapshot.ErrVersion) {
+		return Snapshot{}, unusable
 	}
-	if err != nil {
-		return Snapshot{}, err
+	for _, m := range slices.Backward(list) {
+		if m.Position.LSN >= min && !s.isDamaged(m.ID) {
+			return s.describe(m), nil
+		}
 	}
+	return Snapshot{}, errors.Join(fmt.Errorf("%w (at or above LSN %d)", ErrNoSnapshot, min), unusable)
+}
+
+func (s *storeSnapshots) isDamaged(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.damaged[id]
+}
+
+func (s *storeSnapshots) describe(m snapshot.Manifest) Snapshot {
 	t := m.Totals
 	return Snapshot{
 		At:    Mark{Position: m.Position, Transactions: t.Transactions, Bytes: t.Bytes, CapturedAt: t.CapturedAt},
 		Bytes: m.Size(),
 		Restore: func(ctx context.Context, path string, progress func(int64)) error {
-			o := s.o
-			o.Progress = func(p snapshot.Progress) { progress(p.Bytes) }
-			err := snapshot.Restore(ctx, s.store, m, path, o)
-			if !errors.Is(err, snapshot.ErrExists) {
-				return err
-			}
-			// Left by a restore of another snapshot, or of one never installed.
-			if err := removeDatabase(path); err != nil {
-				return err
-			}
-			return snapshot.Restore(ctx, s.store, m, path, o)
+			return s.restore(ctx, m, path, progress)
 		},
-	}, nil
+	}
+}
+
+func (s *storeSnapshots) restore(ctx context.Context, m snapshot.Manifest, path string, progress func(int64)) error {
+	o := s.o
+	o.Progress = func(p snapshot.Progress) { progress(p.Bytes) }
+	err := snapshot.Restore(ctx, s.store, m, path, o)
+	if errors.Is(err, snapshot.ErrExists) {
+		// Left by a restore of another snapshot, or of one never installed.
+		if err := removeDatabase(path); err != nil {
+			return err
+		}
+		err = snapshot.Restore(ctx, s.store, m, path, o)
+	}
+	if errors.Is(err, snapshot.ErrDamaged) {
+		s.mu.Lock()
+		s.damaged[m.ID] = true
+		s.mu.Unlock()
+		err = errors.Join(err, removeDatabase(path))
+	}
+	return err
 }

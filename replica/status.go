@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -58,6 +57,7 @@ type Status struct {
 	State     State     `json:"state"`
 	Since     time.Time `json:"since"`
 	Applied   Mark      `json:"applied"`
+	Needs     cdc.LSN   `json:"needs"` // the stream must keep what follows it, and the snapshot there while it is restored
 	Source    Source    `json:"source"`
 	Lag       Lag       `json:"lag"`
 	Progress  *Progress `json:"progress,omitempty"` // of a restore, or of catching up
@@ -211,6 +211,13 @@ func (b *board) progress(p Progress) {
 	b.s.Progress = &p
 }
 
+// needs notes which snapshot is being restored; 0: none.
+func (b *board) needs(lsn cdc.LSN) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.s.Needs = lsn
+}
+
 func (b *board) count(f func(*Counters)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -264,7 +271,9 @@ func (b *board) status() Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.s
-	s.LeftOff = slices.Clone(s.LeftOff)
+	if s.Needs == 0 {
+		s.Needs = s.Applied.LSN
+	}
 	now := b.clock.Now()
 	dead, since := b.dead(now)
 	if unreachable := b.unreachable(now); (s.State == Streaming || s.State == CatchingUp) && (unreachable || dead && b.heard != nil) {

@@ -23,6 +23,8 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 	case errors.Is(err, cdc.ErrVersion), errors.Is(err, errUnwritable):
 		r.board.set(Failed)
 		final = true
+	case errors.Is(err, errStore):
+		r.board.set(Offline)
 	default:
 		final = r.doubt(err)
 		if r.repair == nil && sqlite.IsCorrupt(err) {

@@ -1,0 +1,97 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/snapshot"
+)
+
+// pages is a snapshot.Source over a copy of a database file.
+type pages struct {
+	b    []byte
+	size int
+}
+
+func (p pages) PageSize() int { return p.size }
+func (p pages) Pages() uint32 { return uint32(len(p.b) / p.size) }
+func (p pages) ReadPages(_ context.Context, first uint32, dst []byte) (int, error) {
+	return copy(dst, p.b[int(first-1)*p.size:]) / p.size, nil
+}
+
+// store puts the source's state into a store of package snapshot.
+func (s *source) store(to snapshot.Store) snapshot.Manifest {
+	s.t.Helper()
+	path := filepath.Join(s.t.TempDir(), "copy.db")
+	snap := s.snapshot()
+	must(s.t, snap.Restore(context.Background(), path, func(int64) {}))
+	b, err := os.ReadFile(path)
+	must(s.t, err)
+	m := snapshot.Manifest{Database: "app", Node: "test", Position: snap.At.Position,
+		Totals: snapshot.Totals{Transactions: snap.At.Transactions, Bytes: snap.At.Bytes, CapturedAt: snap.At.CapturedAt}}
+	m, err = snapshot.Make(context.Background(), to, pages{b, 4096}, m, snapshot.Options{ChunkBytes: 4096})
+	must(s.t, err)
+	return m
+}
+
+// The newest snapshot is damaged: the one before it leads to the same end.
+func TestDamagedSnapshotIsPassedOver(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+	dir := t.TempDir()
+	store := snapshot.NewDir(dir)
+	g.store(store)
+	g.step("INSERT INTO t VALUES(zeroblob(9000))")
+	newest := g.store(store)
+	damaged := 0
+	must(t, filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() || filepath.Base(filepath.Dir(path)) != newest.ID {
+			return err
+		}
+		if info, err := e.Info(); err == nil && info.Size() == int64(newest.Chunks[1].Stored) {
+			damaged++
+			return os.WriteFile(path, make([]byte, info.Size()), 0o600)
+		}
+		return nil
+	}))
+	if damaged == 0 {
+		t.Fatal("no chunk found to damage")
+	}
+	g.o.Snapshots = FromStore(store, snapshot.Options{})
+	g.run()
+	g.equal()
+	if s := g.r.Status(); s.Needs != g.enc.Position().LSN || s.Error == nil {
+		t.Errorf("status %+v", s)
+	}
+	if _, err := g.o.Snapshots.Newest(g.ctx, newest.Position.LSN); !errors.Is(err, ErrNoSnapshot) {
+		t.Errorf("the damaged one: %v", err)
+	}
+	if snap, err := g.o.Snapshots.Newest(g.ctx, 0); err != nil || snap.At.LSN != cdc.LSN(1) {
+		t.Errorf("the one before: %+v, %v", snap, err)
+	}
+}
+
+// Another text encoding needs another file.
+func TestEncodingChangeReplacesFile(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a)")
+	g.start()
+	g.equal()
+	must(t, ignoreCanceled(g.stop()))
+	other := newSource(t, "PRAGMA encoding='UTF-16le'; CREATE TABLE t(a); INSERT INTO t VALUES('text')")
+	other.restart() // so that the replica sees a fork
+	g.snaps.add(other.snapshot())
+	other.restart()
+	g.source, g.o.Stream = other, other.log
+	g.run()
+	for g.r.Status().Applied.Lineage != other.mark().Lineage {
+		select {
+		case <-g.r.Changed():
+		case <-g.ctx.Done():
+			t.Fatalf("%+v", g.r.Status())
+		}
+	}
+	g.equal()
+}
