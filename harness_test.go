@@ -29,6 +29,7 @@ const childEnv = "REPLICATOR_TEST_CHILD"
 var roles = map[string]func(args []string) error{
 	"workload": playWorkload,
 	"inspect":  playInspect,
+	"nats":     playNATS,
 }
 
 func TestMain(m *testing.M) {
@@ -40,14 +41,18 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := built.remove(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
 }
 
 var keepFlag = flag.String("keep", "", "directory for the files of a test, which then stay, with a trace of each workload")
 
 // patience is how long anything may take before a test gives up. It is no
 // measure of speed.
-const patience = 2 * time.Minute
+const patience = time.Minute
 
 // folder is where a test keeps its databases.
 func folder(t *testing.T) string {
@@ -189,6 +194,8 @@ func (l *testLog) stop() {
 	defer l.mu.Unlock()
 	l.over = true
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // A service is something with a Run(ctx) that is running.
 type service struct {

@@ -1,0 +1,264 @@
+package replicator_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/sqlite-replicator/replicator/stream"
+)
+
+// tags are those that every build of the program needs.
+const tags = "sqlite_fts5 sqlite_math_functions sqlite_stat4"
+
+// A builder compiles the program once for all tests.
+type builder struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func (b *builder) program() (string, error) {
+	b.once.Do(func() {
+		if b.dir, b.err = os.MkdirTemp("", "replicator-test-"); b.err != nil {
+			return
+		}
+		out, err := exec.Command("go", "build", "-tags", tags, "-o", b.dir, "./cmd/replicator").CombinedOutput()
+		if err != nil {
+			b.err = fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	})
+	return filepath.Join(b.dir, "replicator"), b.err
+}
+
+// remove removes what was built, if anything was.
+func (b *builder) remove() error { return os.RemoveAll(b.dir) }
+
+// built is shared by all tests of this process; TestMain removes it.
+var built builder
+
+// program is the path of the real thing.
+func program(t *testing.T) string {
+	t.Helper()
+	// go test notes which files a test looks at, but not what a child reads:
+	// without this a cached result would outlive a change of the program.
+	for _, name := range goFiles(t) {
+		if _, err := os.Stat(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path, err := built.program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// playNATS is a child's main: ADDRESS DIR. It is a NATS server of its own until
+// its input ends or it is killed.
+func playNATS(args []string) error {
+	l := discard()
+	s, err := stream.NewServer(stream.ServerOptions{Name: "external", Listen: args[0], Dir: args[1], Logger: l})
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	ctx, end := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	if err := s.WaitReady(ctx); err != nil {
+		end()
+		return errors.Join(err, <-ended)
+	}
+	fmt.Println("ready")
+	drain(os.Stdin)
+	end()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// address is a free one on this machine.
+func address(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	return l.Addr().String()
+}
+
+// A node is a daemon, which may be stopped and started again.
+type node struct {
+	t      *testing.T
+	role   string // primary or replica
+	name   string
+	config string // file
+	listen string // of its HTTP server
+	paths  map[string]string
+	p      *process // nil while it does not run
+}
+
+// A database is an entry of a configuration.
+type database struct{ name, path string }
+
+// newNode writes a configuration of the same form as those in configs. nats is
+// the server's section.
+func newNode(t *testing.T, role, name, dir, nats string, databases ...database) *node {
+	t.Helper()
+	n := &node{t: t, role: role, name: name, config: filepath.Join(dir, name+".yaml"), listen: address(t), paths: map[string]string{}}
+	var b strings.Builder
+	fmt.Fprintf(&b, "node: %s\ndata_dir: %s\ndatabases:\n", name, filepath.Join(dir, name))
+	for _, d := range databases {
+		n.paths[d.name] = d.path
+		fmt.Fprintf(&b, "  - name: %s\n    path: %s\n", d.name, d.path)
+	}
+	fmt.Fprintf(&b, "nats:\n%shttp:\n  listen: %s\n", nats, n.listen)
+	if err := os.WriteFile(n.config, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (n *node) start() {
+	n.t.Helper()
+	n.p = start(n.t, n.name, exec.Command(program(n.t), n.role, "--config", n.config))
+	n.t.Cleanup(func() {
+		if n.t.Failed() {
+			n.t.Logf("%s:\n%s", n.name, n.p.stderr)
+		}
+	})
+}
+
+// stop ends the daemon as a service manager does.
+func (n *node) stop() {
+	n.t.Helper()
+	n.signal(syscall.SIGTERM)
+	if err := n.p.wait(); err != nil {
+		n.t.Fatalf("after SIGTERM: %v", err)
+	}
+}
+
+// crash ends it as a power failure of the process does.
+func (n *node) crash() {
+	n.t.Helper()
+	var killed *exec.ExitError
+	if err := n.p.kill(); !errors.As(err, &killed) || killed.ExitCode() != -1 {
+		n.t.Fatalf("it had ended by itself: %v", err)
+	}
+}
+
+func (n *node) signal(s syscall.Signal) {
+	n.t.Helper()
+	if err := n.p.cmd.Process.Signal(s); err != nil {
+		n.t.Fatalf("%s: %v: %v\n%s", n.name, s, err, n.p.stderr)
+	}
+}
+
+// ask runs a command of the program against the node.
+func (n *node) ask(args ...string) (string, error) {
+	n.t.Helper()
+	args = append(args, "--url", "http://"+n.listen)
+	cmd := exec.Command(program(n.t), args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("replicator %s: %w: %s", strings.Join(args, " "), err, stderr.Bytes())
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func (n *node) must(args ...string) string {
+	n.t.Helper()
+	out, err := n.ask(args...)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return out
+}
+
+// ready waits until every database of the node is streaming.
+func (n *node) ready() { n.t.Helper(); n.must("wait", "--timeout", patience.String()) }
+
+// A nodeStatus is what the tests read of GET /v1/status.
+type nodeStatus struct {
+	Node      string           `json:"node"`
+	Role      string           `json:"role"`
+	Databases []databaseStatus `json:"databases"`
+}
+
+type databaseStatus struct {
+	Name     string `json:"name"`
+	State    string `json:"state"`
+	Error    string `json:"error"`
+	Replicas []struct {
+		Node  string `json:"node"`
+		State string `json:"state"`
+	} `json:"replicas"`
+}
+
+func (n *node) status() (s nodeStatus) {
+	n.t.Helper()
+	if err := json.Unmarshal([]byte(n.must("status", "--json")), &s); err != nil {
+		n.t.Fatal(err)
+	}
+	return s
+}
+
+func (n *node) database(name string) databaseStatus {
+	n.t.Helper()
+	for _, d := range n.status().Databases {
+		if d.Name == name {
+			return d
+		}
+	}
+	n.t.Fatalf("%s does not know database %s", n.name, name)
+	return databaseStatus{}
+}
+
+// converge waits until the replicas have everything that was committed to the
+// database, and compares.
+func converge(t *testing.T, db, hint string, from *node, replicas ...*node) {
+	t.Helper()
+	lsn := from.must("sync", "--db", db, "--timeout", patience.String())
+	for _, r := range replicas {
+		if _, err := r.ask("wait", "--db", db, "--lsn", lsn, "--timeout", patience.String()); err != nil {
+			t.Fatalf("%v\n%s", err, hint)
+		}
+		compare(t, from.paths[db], r.paths[db], hint)
+	}
+}
+
+// A shell is the sqlite3 program that the system has: another SQLite than ours.
+func shell(t *testing.T, path string, sql ...string) string {
+	t.Helper()
+	sqlite3, err := exec.LookPath("sqlite3")
+	if err != nil {
+		t.Skip("this test writes with the sqlite3 shell, which is not installed")
+	}
+	out, err := exec.Command(sqlite3, slices.Concat([]string{"-bail", "-cmd", ".timeout 20000", path}, sql)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("sqlite3 %s: %v: %s", path, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}

@@ -1,0 +1,278 @@
+package replicator_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A pair is a primary with an embedded NATS and one replica, as the examples in
+// configs have them.
+type pair struct {
+	dir              string
+	nats             string // the replicas' section
+	source           string
+	primary, replica *node
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{dir: folder(t)}
+	listen := address(t)
+	p.nats = "  url: nats://" + listen + "\n"
+	p.source = filepath.Join(p.dir, "app.db")
+	p.primary = newNode(t, "primary", "primary-1", p.dir, "  url: \"\"\n  listen: "+listen+"\n", database{"app", p.source})
+	p.replica = p.another(t, "replica-1")
+	return p
+}
+
+// another is a further replica.
+func (p *pair) another(t *testing.T, name string) *node {
+	t.Helper()
+	return newNode(t, "replica", name, p.dir, p.nats, database{"app", filepath.Join(p.dir, name+".db")})
+}
+
+func (p *pair) start() {
+	p.primary.start()
+	p.replica.start()
+}
+
+const setUp = "PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v)"
+
+// insertRows inserts n rows with values that begin with tag.
+func insertRows(t *testing.T, path, tag string, n int) {
+	t.Helper()
+	shell(t, path, fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) INSERT INTO t(v) SELECT '%s '||i FROM n", n, tag))
+}
+
+func TestFirstRun(t *testing.T) {
+	p := newPair(t)
+	p.start() // before there is a database
+	shell(t, p.source, setUp, "INSERT INTO t(v) VALUES('first')")
+	p.primary.ready()
+	p.replica.ready()
+	insertRows(t, p.source, "more", 1000)
+	converge(t, "app", "", p.primary, p.replica)
+	if got := shell(t, p.replica.paths["app"], "SELECT count(*) FROM t"); got != "1001" {
+		t.Errorf("a shell counts %s rows in the replica, want 1001", got)
+	}
+	// --replicas waits for the replica itself, and so for its report.
+	p.primary.must("sync", "--db", "app", "--replicas", "1")
+	d := p.primary.database("app")
+	if d.State != "streaming" || len(d.Replicas) != 1 || d.Replicas[0].Node != "replica-1" {
+		t.Errorf("the primary says %+v", d)
+	}
+	p.replica.stop()
+	p.primary.stop()
+}
+
+func TestRestartOfEach(t *testing.T) {
+	p := newPair(t)
+	shell(t, p.source, setUp)
+	p.start()
+	for _, step := range []struct {
+		name string
+		do   func()
+	}{
+		{"replica stopped", func() {
+			p.replica.stop()
+			insertRows(t, p.source, "replica away", 500)
+			p.replica.start()
+		}},
+		{"replica killed", func() {
+			p.replica.crash()
+			insertRows(t, p.source, "replica dead", 500)
+			p.replica.start()
+		}},
+		{"primary stopped", func() {
+			p.primary.stop()
+			insertRows(t, p.source, "primary away", 500)
+			p.primary.start()
+		}},
+		{"primary killed", func() {
+			p.primary.crash()
+			insertRows(t, p.source, "primary dead", 500)
+			p.primary.start()
+		}},
+		{"both killed", func() {
+			p.primary.crash()
+			p.replica.crash()
+			shell(t, p.source, "ALTER TABLE t ADD COLUMN more DEFAULT 'x'; UPDATE t SET v='changed' WHERE id%3=0; VACUUM")
+			p.start()
+		}},
+	} {
+		insertRows(t, p.source, "before "+step.name, 500)
+		step.do()
+		insertRows(t, p.source, "after "+step.name, 500)
+		converge(t, "app", step.name, p.primary, p.replica)
+	}
+}
+
+// A load is a workload that runs beside the test.
+type load struct {
+	t    *testing.T
+	work *process
+	quit chan struct{}
+	done chan error
+}
+
+// newLoad makes the database and returns before there is load.
+func newLoad(t *testing.T, path string, seed uint64) *load {
+	t.Helper()
+	args := []string{path, fmt.Sprint(seed)}
+	if *keepFlag != "" {
+		args = append(args, path+".sql")
+	}
+	l := &load{t: t, work: spawn(t, "workload", args...)}
+	l.do(0)
+	return l
+}
+
+// do waits for n operations.
+func (l *load) do(n int) {
+	l.t.Helper()
+	if _, err := l.work.do(fmt.Sprint(n)); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// begin works until end is called.
+func (l *load) begin() {
+	l.quit, l.done = make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-l.quit:
+				l.done <- nil
+				return
+			default:
+			}
+			if _, err := l.work.do("20"); err != nil {
+				l.done <- err
+				return
+			}
+		}
+	}()
+}
+
+func (l *load) end() {
+	l.t.Helper()
+	close(l.quit)
+	if err := <-l.done; err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func TestKillsUnderLoad(t *testing.T) {
+	p := newPair(t)
+	l := newLoad(t, p.source, 31)
+	p.start()
+	for _, n := range []*node{p.replica, p.primary, p.replica, p.primary} {
+		p.primary.ready()
+		p.replica.ready()
+		l.begin()
+		p.primary.must("sync", "--db", "app") // some of the load has gone through
+		n.crash()
+		n.start()
+		p.primary.must("sync", "--db", "app", "--timeout", patience.String())
+		l.end()
+		converge(t, "app", n.name+" killed", p.primary, p.replica)
+	}
+}
+
+// startNATS runs a server of its own, as a process.
+func startNATS(t *testing.T, listen, dir string) *process {
+	t.Helper()
+	p := spawn(t, "nats", listen, dir)
+	if line, err := p.out.ReadString('\n'); err != nil {
+		t.Fatalf("nats: %q, %v, %v", line, err, p.wait())
+	}
+	return p
+}
+
+func TestExternalNATS(t *testing.T) {
+	dir := folder(t)
+	listen, store, source := address(t), filepath.Join(dir, "nats"), filepath.Join(dir, "app.db")
+	section := "  url: nats://" + listen + "\n"
+	primary := newNode(t, "primary", "primary-1", dir, section, database{"app", source})
+	replica := newNode(t, "replica", "replica-1", dir, section, database{"app", filepath.Join(dir, "replica.db")})
+	l := newLoad(t, source, 32)
+	nats := startNATS(t, listen, store)
+	primary.start()
+	replica.start()
+	l.do(100)
+	converge(t, "app", "at first", primary, replica)
+
+	l.begin()
+	if err := nats.kill(); err == nil {
+		t.Fatal("NATS had ended by itself")
+	}
+	l.end()
+	l.do(50) // the application does not wait for NATS
+	nats = startNATS(t, listen, store)
+	l.do(50)
+	converge(t, "app", "NATS killed", primary, replica)
+
+	// The change log is the truth: a stream that is gone is published again.
+	if err := nats.kill(); err == nil {
+		t.Fatal("NATS had ended by itself")
+	}
+	if err := os.RemoveAll(store); err != nil {
+		t.Fatal(err)
+	}
+	l.do(50)
+	startNATS(t, listen, store)
+	l.do(50)
+	converge(t, "app", "NATS wiped", primary, replica)
+}
+
+func TestLateReplica(t *testing.T) {
+	p := newPair(t)
+	l := newLoad(t, p.source, 33)
+	p.start()
+	l.do(200)
+	converge(t, "app", "before", p.primary, p.replica)
+	l.begin()
+	late := p.another(t, "replica-2")
+	late.start()
+	late.must("sync", "--db", "app", "--timeout", patience.String())
+	l.end()
+	converge(t, "app", "late", p.primary, p.replica, late)
+}
+
+// TestBrokenNeighbour: what is wrong with one database is no matter of another.
+func TestBrokenNeighbour(t *testing.T) {
+	dir := folder(t)
+	listen := address(t)
+	app, broken, absent := filepath.Join(dir, "app.db"), filepath.Join(dir, "broken.db"), filepath.Join(dir, "absent.db")
+	shell(t, app, setUp)
+	if err := os.WriteFile(broken, []byte(strings.Repeat("this is no database ", 500)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	primary := newNode(t, "primary", "primary-1", dir, "  listen: "+listen+"\n",
+		database{"broken", broken}, database{"app", app}, database{"absent", absent})
+	replica := newNode(t, "replica", "replica-1", dir, "  url: nats://"+listen+"\n",
+		database{"broken", filepath.Join(dir, "r-broken.db")}, database{"app", filepath.Join(dir, "r-app.db")}, database{"absent", filepath.Join(dir, "r-absent.db")})
+	primary.start()
+	replica.start()
+	insertRows(t, app, "sound", 1000)
+	converge(t, "app", "", primary, replica)
+	if d := primary.database("broken"); d.State != "failed" || !strings.Contains(d.Error, broken) {
+		t.Errorf("a file that is no database is %q, %q", d.State, d.Error)
+	}
+	if d := primary.database("absent"); d.State != "waiting" {
+		t.Errorf("a file that is not there yet is %q, %q", d.State, d.Error)
+	}
+	// It heals when the file does.
+	shell(t, absent, setUp)
+	insertRows(t, absent, "late", 10)
+	converge(t, "absent", "", primary, replica)
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	shell(t, broken, setUp)
+	insertRows(t, broken, "mended", 10)
+	converge(t, "broken", "", primary, replica)
+}
