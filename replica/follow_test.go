@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -335,5 +336,24 @@ func TestReports(t *testing.T) {
 		case <-g.ctx.Done():
 			t.Fatal("the position was not reported")
 		}
+	}
+}
+
+// Under backlog the SQLite WAL is cut between transactions at the given size.
+func TestBacklogIsCheckpointed(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a)")
+	g.snaps.add(g.snapshot())
+	value := make([]byte, 300<<10)
+	for i := range 40 {
+		g.insert("t", int64(i), encode(value))
+		must(t, g.enc.Flush())
+	}
+	g.o.Apply.GroupMaxRecords, g.o.Apply.CheckpointBytes = 1, 2<<20
+	g.start()
+	g.wait()
+	info, err := os.Stat(g.o.Path + "-wal")
+	must(t, err)
+	if n := info.Size(); n < 1<<20 || n > 4<<20 {
+		t.Errorf("12 MB of rows left a SQLite WAL of %d bytes, want about 2 MiB", n)
 	}
 }

@@ -10,6 +10,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/durable"
@@ -382,4 +385,48 @@ func TestStreamAwayIsOffline(t *testing.T) {
 	if s := g.r.Status(); s.State != Streaming || s.Error == nil {
 		t.Errorf("status %+v", s)
 	}
+}
+
+// The stream ends below the position because it is another history: the
+// primary's heartbeat says so.
+func TestHeartbeatOfAnotherHistory(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a)")
+	waiting := g.reaches(Waiting)
+	g.on("replica file open", func() {
+		g.r.Heard(Heartbeat{Position: cdc.Position{Lineage: cdc.ID{9}, Epoch: 1, LSN: 1}, Published: 1, ReceivedAt: time.Now()})
+	})
+	g.log.fail = errAway
+	g.start()
+	g.until(waiting)
+	if s := g.r.Status(); !strings.Contains(s.Error.Text, "another history") {
+		t.Errorf("error %+v", s.Error)
+	}
+}
+
+// Records beyond the memory limit come back from a file without a name.
+func TestSpool(t *testing.T) {
+	s := newSpool(t.TempDir())
+	s.limit = 1000
+	var want []string
+	for i := range 50 {
+		raw := []byte(fmt.Sprintf("record %d %s", i, strings.Repeat("x", i)))
+		want = append(want, string(raw))
+		must(t, s.add(raw, cdc.Part))
+		var got []string
+		must(t, s.each(func(raw []byte) error {
+			got = append(got, string(raw))
+			return nil
+		}))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("after %d records:\n%s", i+1, diff)
+		}
+	}
+	if s.file == nil || !s.spans() {
+		t.Error("nothing went to the file")
+	}
+	if entries, err := os.ReadDir(s.dir); err != nil || len(entries) != 0 {
+		t.Errorf("the file has a name: %v, %v", entries, err)
+	}
+	s.reset()
+	must(t, s.each(func([]byte) error { return errors.New("a record is left") }))
 }
