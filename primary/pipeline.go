@@ -210,6 +210,8 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 		if p.status.captured(c) {
 			p.changed.notify()
 			pause = firstNap
+		} else if c.upkeep.yielding {
+			pause = firstNap
 		} else {
 			pause = min(2*pause, lastNap)
 		}
@@ -264,14 +266,10 @@ func (p *Pipeline) ask(ctx context.Context, do func(*capture) error) error {
 // call: captured, durable and published. Writers that never stop do not delay
 // it: it waits for what was committed at the call only.
 func (p *Pipeline) Sync(ctx context.Context) (cdc.Position, error) {
-	var at cdc.Position
-	err := p.ask(ctx, func(c *capture) error {
-		if _, err := c.poll(); err != nil {
-			return err
-		}
-		at = c.encoder.Position()
-		return nil
-	})
+	at, err := p.reach(ctx)
+	for errors.Is(err, errReplaced) { // the next term opens what is there now
+		at, err = p.reach(ctx)
+	}
 	if err != nil {
 		s := p.Status()
 		return cdc.Position{}, fmt.Errorf("sync %s: %w; the database is %s: %s", p.o.Name, err, s.State, s.Error)
@@ -281,6 +279,22 @@ func (p *Pipeline) Sync(ctx context.Context) (cdc.Position, error) {
 		return at, fmt.Errorf("sync %s: captured up to %d, published up to %d: %w", p.o.Name, at.LSN, p.published(), err)
 	}
 	return at, nil
+}
+
+// reach captures what was committed before the call. A file that was replaced
+// reads on as if nothing had happened, so it looks at the path first.
+func (p *Pipeline) reach(ctx context.Context) (at cdc.Position, err error) {
+	err = p.ask(ctx, func(c *capture) error {
+		if err := c.src.unmoved(); err != nil {
+			return err
+		}
+		if _, err := c.poll(); err != nil {
+			return err
+		}
+		at = c.encoder.Position()
+		return nil
+	})
+	return at, err
 }
 
 func (p *Pipeline) published() cdc.LSN {
