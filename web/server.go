@@ -165,7 +165,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			got := sha256.Sum256([]byte(bearer(r)))
 			if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 				w.Header().Set("WWW-Authenticate", "Bearer")
-				fail(w, http.StatusUnauthorized, errors.New("the request needs the token of http.token: Authorization: Bearer ..."))
+				fail(w, http.StatusUnauthorized, errors.New("the request needs the header Authorization: Bearer with the token of http.token"))
 				return
 			}
 		}

@@ -31,6 +31,7 @@ func startWriter(ctx context.Context, path string, rate int, log *os.File) (*wri
 		return nil, err
 	}
 	cmd := exec.Command(self, "demo-writer", "--rate", strconv.Itoa(rate), path)
+	cmd.Args[0] = os.Args[0] // tests run this program under another name
 	cmd.Stderr = log
 	input, err := cmd.StdinPipe()
 	if err != nil {

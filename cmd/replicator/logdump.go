@@ -264,7 +264,7 @@ func (c dumpedChange) line() string {
 	parts := []string{c.Op}
 	switch {
 	case c.Schema != nil:
-		parts = append(parts, schemaLine(c.Schema))
+		parts = []string{schemaLine(c.Schema)}
 	case c.Table != "":
 		parts = append(parts, c.Table)
 	}
@@ -289,7 +289,7 @@ func (c dumpedChange) line() string {
 func schemaLine(s *cdc.SchemaChange) string {
 	switch {
 	case s.Old == nil && s.New == nil:
-		return ""
+		return "schema"
 	case s.Old == nil:
 		return "create " + s.New.Type + " " + s.New.Name
 	case s.New == nil:

@@ -172,7 +172,7 @@ func (n *replicaNode) Sync(ctx context.Context, db string, replicas int) (web.Po
 	}
 	at, err := ask[cdc.Position](ctx, n.conn, db, methodSync, nil)
 	if err != nil {
-		return web.Position{}, n.unavailable(err)
+		return web.Position{}, absent(ctx, err)
 	}
 	if _, err := d.replica.WaitFor(ctx, at.LSN, 0); err != nil {
 		return web.Position{}, err
@@ -180,9 +180,10 @@ func (n *replicaNode) Sync(ctx context.Context, db string, replicas int) (web.Po
 	return web.Position{LSN: at.LSN, Epoch: at.Epoch}, nil
 }
 
-// unavailable marks an error that is the primary's absence.
-func (n *replicaNode) unavailable(err error) error {
-	if errors.Is(err, stream.ErrNoResponder) || errors.Is(err, stream.ErrUnavailable) && !n.conn.Connected() {
+// absent marks an error that is the primary's absence, or that of NATS: it may
+// come back before the caller gives up.
+func absent(ctx context.Context, err error) error {
+	if ctx.Err() == nil && (errors.Is(err, stream.ErrNoResponder) || errors.Is(err, stream.ErrUnavailable)) {
 		return fmt.Errorf("%w: %w", web.ErrUnavailable, err)
 	}
 	return err
@@ -212,7 +213,7 @@ func (n *replicaNode) Verify(ctx context.Context, db string) (v web.Verification
 		return audit.At.LSN, err
 	})
 	if err != nil {
-		return v, n.unavailable(err)
+		return v, absent(ctx, err)
 	}
 	defer func() { err = errors.Join(err, view.Close()) }()
 	if view.Position() != audit.At {
@@ -224,7 +225,7 @@ func (n *replicaNode) Verify(ctx context.Context, db string) (v web.Verification
 	}
 	there, err := ask[primary.Audit](ctx, n.conn, db, methodAudit, auditRequest{audit.ID})
 	if err != nil {
-		return v, n.unavailable(err)
+		return v, absent(ctx, err)
 	}
 	v = web.Verification{
 		Node: n.name, Database: db, LSN: audit.At.LSN, Epoch: audit.At.Epoch,

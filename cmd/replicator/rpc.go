@@ -82,6 +82,9 @@ func ask[A any](ctx context.Context, conn *stream.Conn, db, method string, q any
 			return a, err
 		}
 	}
+	if err := conn.Err(); err != nil { // else the request would only wait
+		return a, err
+	}
 	res, err := conn.Request(ctx, db, method, req)
 	if err != nil {
 		return a, err

@@ -49,5 +49,5 @@ func auto(configured, share, most config.Size) config.Size {
 	if configured != 0 {
 		return configured
 	}
-	return max(min(share, most), leastAuto)
+	return max(min(share/config.MiB*config.MiB, most), leastAuto) // whole MiB read better
 }
