@@ -3,6 +3,8 @@ package replica
 import (
 	"fmt"
 	"testing"
+
+	"github.com/sqlite-replicator/replicator/cdc"
 )
 
 // applied runs each SQL text as one transaction of the source and compares after
@@ -253,6 +255,38 @@ func TestSwapFoundInTheMiddleOfARecord(t *testing.T) {
 	g.start()
 	g.equal()
 	if c := g.r.Status().Counters; c.Changes != 2+3+2 || c.Divergences != 0 {
+		t.Errorf("counters %+v", c)
+	}
+}
+
+// All three names of the rowid are columns, so no SQL reaches the rowid.
+func TestRowidWithoutAName(t *testing.T) {
+	g := newRig(t, `CREATE TABLE "odd one"(rowid, OID UNIQUE, _rowid_, v); CREATE INDEX i ON "odd one"(oid, v); CREATE VIEW w AS SELECT oid FROM "odd one"; CREATE TABLE t(a)`)
+	g.start()
+	g.wait()
+	table := &cdc.Table{Name: "odd one"}
+	change := func(sql string, changes ...cdc.Change) {
+		t.Helper()
+		g.exec(sql)
+		must(t, g.enc.Op(cdc.AppendOp(nil, &cdc.Change{Op: cdc.OpTable, Table: table}, 0)))
+		for _, c := range changes {
+			c.Table = table
+			must(t, g.enc.Op(cdc.AppendOp(nil, &c, 0)))
+		}
+		must(t, g.enc.End(g.boundary(), false))
+		must(t, g.enc.Flush())
+		g.equal()
+	}
+	change(`INSERT INTO "odd one" VALUES('a',1,'b','c'),('d',2,'e','f')`,
+		cdc.Change{Op: cdc.OpInsert, Rowid: 1, New: encode("a", 1, "b", "c")},
+		cdc.Change{Op: cdc.OpInsert, Rowid: 2, New: encode("d", 2, "e", "f")})
+	change(`UPDATE "odd one" SET oid=-oid; UPDATE "odd one" SET oid=3+oid`, // swapped
+		cdc.Change{Op: cdc.OpUpdate, Rowid: 1, Old: encode("a", 1, "b", "c"), New: encode("a", 2, "b", "c")},
+		cdc.Change{Op: cdc.OpUpdate, Rowid: 2, Old: encode("d", 2, "e", "f"), New: encode("d", 1, "e", "f")})
+	change(`DELETE FROM "odd one" WHERE v='f'`, cdc.Change{Op: cdc.OpDelete, Rowid: 2, Old: encode("d", 1, "e", "f")})
+	g.step("CREATE TABLE u(a); INSERT INTO t VALUES(1)")
+	g.equal()
+	if c := g.r.Status().Counters; c.Reseeds != 0 || c.Swaps != 1 {
 		t.Errorf("counters %+v", c)
 	}
 }

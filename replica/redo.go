@@ -116,6 +116,10 @@ func (a *applier) each(skipFirst bool) error {
 func (a *applier) transaction(ops []cdc.Change, lsn cdc.LSN) error {
 	// Noted once, whichever way succeeds.
 	rows := slices.DeleteFunc(slices.Clone(ops), isSequence)
+	// What a rollback to the savepoint undoes, it must undo whole.
+	if err := a.w.tables.giveBack(); err != nil {
+		return err
+	}
 	if err := a.guard.conn.Exec("SAVEPOINT replicator"); err != nil {
 		return err
 	}

@@ -326,7 +326,7 @@ func leaveOff(c *sqlite.Conn) error {
 	var indexes []LeftOff
 	err := c.Query("SELECT rowid, name, tbl_name, sql FROM main.sqlite_schema WHERE type='index' AND sql IS NOT NULL", nil, func(r sqlite.Row) error {
 		l := LeftOff{Name: r.Text(1), Table: r.Text(2), SQL: r.Text(3)}
-		err := c.Exec(`EXPLAIN REINDEX main."` + strings.ReplaceAll(l.Name, `"`, `""`) + `"`)
+		err := c.Exec("EXPLAIN REINDEX main." + quote(l.Name))
 		if err == nil || !lacks(err) {
 			return err
 		}

@@ -183,6 +183,9 @@ func (s *source) image(o schemaRow) *image {
 	table, err := s.c.Table(o.Name)
 	must(s.t, err)
 	im := &image{table: table, root: o.root, rows: map[string]row{}}
+	if !table.WithoutRowid && table.RowidName == "" { // no SQL reads the rowids: changes are made by hand
+		return im
+	}
 	var cols []string
 	for _, i := range table.Stored {
 		name := `"` + table.Columns[i].Name + `"`

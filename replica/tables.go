@@ -26,6 +26,7 @@ type tables struct {
 	byName map[string]*target
 	last   *cdc.Table // the change before was in this table
 	target *target
+	loans  []loan // to be given back before the commit
 }
 
 func newTables(c *sqlite.Conn) *tables { return &tables{conn: c, byName: make(map[string]*target)} }
@@ -81,7 +82,9 @@ func (t *tables) open(name string) (*target, error) {
 	}
 	to, err := t.conn.Target(shape)
 	if errors.Is(err, sqlite.ErrNoRowidName) {
-		return nil, fmt.Errorf("%w: %w", errUnwritable, err)
+		if shape, err = t.borrow(shape); err == nil {
+			to, err = t.conn.Target(shape)
+		}
 	}
 	if err != nil {
 		return nil, err

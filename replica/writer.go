@@ -96,9 +96,10 @@ func (w *writer) abandon() error {
 func (w *writer) rewind() error {
 	w.drop()
 	w.pass, w.rows = direct, false
-	if !w.schema.dirty {
+	if !w.schema.dirty && len(w.tables.loans) == 0 {
 		return nil
 	}
+	w.tables.loans = nil
 	w.schema.abandon()
 	w.tables.reset()
 	if err := w.conn.ResetSchema(); err != nil {
@@ -210,6 +211,9 @@ func (w *writer) alter(lsn cdc.LSN) error {
 		return err
 	}
 	w.tables.reset()
+	if err := w.tables.giveBack(); err != nil {
+		return err
+	}
 	err := w.schema.apply(w.conn)
 	w.tables.reset()
 	return w.misfit(err, lsn)
@@ -219,6 +223,9 @@ func (w *writer) alter(lsn cdc.LSN) error {
 func (w *writer) end(lsn cdc.LSN) error {
 	if w.schema.changed && w.pass != removal {
 		if err := w.flush(); err != nil {
+			return err
+		}
+		if err := w.tables.giveBack(); err != nil {
 			return err
 		}
 		if err := w.schema.end(w.conn); err != nil {
@@ -254,7 +261,10 @@ func (w *writer) settle(lsn cdc.LSN) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	return w.fault(w.sequence.settle(w.conn, w.tables), place{lsn, sequenceTable})
+	if err := w.fault(w.sequence.settle(w.conn, w.tables), place{lsn, sequenceTable}); err != nil {
+		return err
+	}
+	return w.tables.giveBack()
 }
 
 // misfit is fault for a schema change. What SQLite refuses to do at all does not
