@@ -78,7 +78,7 @@ func (r *Replica) bootstrap(ctx context.Context) error {
 	if err := snapshot.Install(tmp, r.o.Path); err != nil {
 		return fmt.Errorf("replica: %w", err)
 	}
-	r.seeded = snap.At
+	r.past.seeded = snap.At
 	r.board.needs(0)
 	r.o.Logger.Info("snapshot restored", "path", r.o.Path, "lsn", snap.At.LSN, "bytes", snap.Bytes)
 	return nil

@@ -163,7 +163,7 @@ func (r *Replica) commit(ctx context.Context, pending uint64) error {
 		return err
 	}
 	r.pause.reset()
-	r.seeded = Mark{}
+	r.past.seeded = Mark{}
 	err := r.a.guard.rest(ctx, pending > 0)
 	r.board.count(func(c *Counters) {
 		c.Commits++

@@ -108,14 +108,19 @@ type Replica struct {
 	holds chan *hold
 
 	// Only Run's goroutine touches these.
-	a        *applier // nil until the file is open
-	repair   *repair  // why the file must be seeded again; nil: it need not
-	seeded   Mark     // where the file comes from, until something is applied to it
-	diverged cdc.LSN  // of the last change that did not fit
-	damaged  cdc.LSN  // due when the last damaged record came
-	hold     *hold    // that limits how far records are applied
-	caught   uint64   // records applied since the replica fell behind
-	pause    backoff
+	a      *applier // nil until the file is open
+	repair *repair  // why the file must be seeded again; nil: it need not
+	past   past
+	hold   *hold  // that limits how far records are applied
+	caught uint64 // records applied since the replica fell behind
+	pause  backoff
+}
+
+// The past is what a replica must not run into twice.
+type past struct {
+	seeded   Mark    // where the file comes from, until something is applied to it
+	diverged cdc.LSN // of the last change that did not fit
+	damaged  cdc.LSN // due when the last damaged record came
 }
 
 // New checks the options and starts nothing.

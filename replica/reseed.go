@@ -29,7 +29,7 @@ func (r *Replica) reseed(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w (needed because: %w)", err, need.reason)
 	}
-	if need.ahead && snap.At.Position == r.seeded.Position {
+	if need.ahead && snap.At.Position == r.past.seeded.Position {
 		return fmt.Errorf("%w: the newest is at LSN %d, where the file already comes from (needed because: %w)",
 			ErrNoSnapshot, snap.At.LSN, need.reason)
 	}
@@ -49,7 +49,7 @@ func (r *Replica) reseed(ctx context.Context) error {
 	if err := r.adopt(ctx, tmp, at); err != nil {
 		return err
 	}
-	r.repair, r.seeded = nil, at
+	r.repair, r.past.seeded = nil, at
 	r.board.needs(0)
 	r.board.count(func(c *Counters) { c.Reseeds++ })
 	return removeDatabase(tmp)
@@ -141,9 +141,12 @@ func (r *Replica) difference(ctx context.Context, path string, at Mark) (did sql
 	return did, g.commit()
 }
 
-// listLeftOff writes which indexes the file lacks.
+// listLeftOff writes which indexes the file lacks: those that the restored one
+// lacked already, and names.
 func listLeftOff(c *sqlite.Conn, names []string) error {
-	if err := c.Exec("DELETE FROM main._replicator_left_off WHERE name IN (SELECT name FROM main.sqlite_schema WHERE type='index')"); err != nil {
+	err := c.Exec(`DELETE FROM main._replicator_left_off;
+INSERT INTO main._replicator_left_off(name, tbl, sql, reason) SELECT name, tbl, sql, reason FROM ` + attached + `._replicator_left_off`)
+	if err != nil {
 		return err
 	}
 	for _, name := range names {

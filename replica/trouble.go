@@ -67,10 +67,10 @@ func (r *Replica) doubt(err error) (final bool) {
 		r.board.count(func(c *Counters) { c.Divergences++ })
 		r.o.Logger.Error("replica differs from the source", "lsn", d.LSN, "table", d.Table, "err", err)
 		need := repair{reason: err}
-		if d.LSN == r.diverged { // a snapshot below did not help
+		if d.LSN == r.past.diverged { // a snapshot below did not help
 			need = repair{reason: err, min: d.LSN, ahead: true}
 		}
-		r.diverged = d.LSN
+		r.past.diverged = d.LSN
 		return r.diverge(need)
 	case errors.Is(err, errStray), errors.Is(err, errMoved):
 		r.board.count(func(c *Counters) { c.StrayWrites++ })
@@ -80,8 +80,8 @@ func (r *Replica) doubt(err error) (final bool) {
 		r.repair = &repair{reason: err, min: next, ahead: true}
 	case errors.As(err, &trimmed):
 		r.repair = &repair{reason: err, min: max(next, trimmed.FirstLSN()-1), ahead: true}
-	case errors.Is(err, cdc.ErrCorrupt) && r.damaged != next:
-		r.damaged = next // on the way here, perhaps: ask again once
+	case errors.Is(err, cdc.ErrCorrupt) && r.past.damaged != next:
+		r.past.damaged = next // on the way here, perhaps: ask again once
 		return false
 	case errors.Is(err, cdc.ErrGap), errors.Is(err, cdc.ErrCorrupt):
 		r.repair = &repair{reason: err, min: next, ahead: true}
