@@ -56,6 +56,7 @@ type followerStats struct {
 	Repins       uint64
 	Turnovers    uint64        // times the SQLite WAL became free to start over
 	Unfinished   uint64        // turnovers that gave up: another reader or checkpoint was in the way
+	Yields       uint64        // times the pin made room for another program's checkpoint
 	LongestStall time.Duration // that writers waited for a turnover
 	LastStall    time.Duration
 }

@@ -3,6 +3,7 @@ package primary
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -54,6 +55,7 @@ type source struct {
 	pins    [2]*sqlite.Conn // hold read transactions, in turn
 	db      *os.File        // the database file, read only
 	log     *os.File        // the -wal file, read only
+	index   *os.File        // the -shm file; only its locks are looked at
 }
 
 // lockPatience is how long the first access waits for a writer, or for an
@@ -85,6 +87,9 @@ func openSource(path string) (_ *source, err error) {
 	}
 	if s.log, err = os.Open(path + "-wal"); err != nil {
 		return nil, fmt.Errorf("SQLite WAL of the source database: %w", err)
+	}
+	if s.index, err = os.Open(path + "-shm"); err != nil {
+		return nil, fmt.Errorf("wal-index of the source database: %w", err)
 	}
 	return s, s.identify()
 }
@@ -191,6 +196,35 @@ func (s *source) marks() (sqlite.Checkpoint, error) {
 	}
 }
 
+// Bytes of -shm that SQLite locks (https://www.sqlite.org/walformat.html, §2.3).
+const (
+	lockWrite      = 120
+	lockCheckpoint = 121
+)
+
+// checkpointWaits reports whether another program is inside a checkpoint and
+// holds the write lock at the same time. Only FULL, RESTART and TRUNCATE do: they
+// wait for readers, for the pin too, and keep every writer waiting meanwhile.
+func (s *source) checkpointWaits() (bool, error) {
+	for _, at := range []int64{lockCheckpoint, lockWrite} {
+		held, err := s.heldByOther(at)
+		if err != nil || !held {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// heldByOther asks for a lock of -shm without taking it. POSIX shows a process
+// only the locks of others.
+func (s *source) heldByOther(at int64) (bool, error) {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1}
+	if err := unix.FcntlFlock(s.index.Fd(), unix.F_GETLK, &l); err != nil {
+		return false, fmt.Errorf("locks of %s: %w", s.index.Name(), err)
+	}
+	return l.Type != unix.F_UNLCK, nil
+}
+
 // maxMarkTries bounds the tries to read the wal-index, 50 µs apart: 1 s.
 const maxMarkTries = 20_000
 
@@ -209,7 +243,7 @@ func (s *source) close() error {
 			errs = append(errs, c.Close())
 		}
 	}
-	for _, f := range []*os.File{s.log, s.db} {
+	for _, f := range []*os.File{s.index, s.log, s.db} {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}

@@ -24,6 +24,7 @@ type upkeep struct {
 	notBefore time.Time     // for the next one
 	idleTried bool          // since the last write
 	alarmed   bool          // the size of the SQLite WAL was reported
+	yielding  bool          // another program's checkpoint waits; the pin makes room for it
 	pressed   bool          // the SQLite WAL has passed half of its bound while a snapshot is read
 }
 
@@ -42,6 +43,11 @@ func (c *capture) maintain(n int, held bool) error {
 		}
 	}
 	f := c.follower
+	if u.yielding = false; n == 0 {
+		if err := c.yield(); err != nil || u.yielding {
+			return err
+		}
+	}
 	frame := f.position().Frame
 	behind := frame - min(f.pinFrame, frame)
 	size := int64(frame) * int64(f.view.pageSize)
@@ -59,6 +65,20 @@ func (c *capture) maintain(n int, held bool) error {
 		return f.repin()
 	}
 	return nil
+}
+
+// yield moves the pin out of the way of an application's own FULL, RESTART or
+// TRUNCATE checkpoint, which otherwise waits for its whole busy timeout and makes
+// every writer wait. Nothing can be written meanwhile, and everything was
+// captured: at the present mark the pin no longer stops the checkpoint from
+// copying, and once everything is copied it moves to lock 0, which RESTART and
+// TRUNCATE do not wait for.
+func (c *capture) yield() (err error) {
+	if c.upkeep.yielding, err = c.src.checkpointWaits(); err != nil || !c.upkeep.yielding {
+		return err
+	}
+	c.follower.stats.Yields++
+	return c.follower.repin()
 }
 
 // turnover tries one and, when another reader is in the way, tries later and
