@@ -201,7 +201,11 @@ func (d *decoder) decode(head sqlitefile.Header, out changeSink) (*schemaDiff, e
 			return nil, fmt.Errorf("table %s: %w", cmp.Or(p.new, p.old).table.Name, err)
 		}
 	}
-	return schema, d.rows.clearChains()
+	if err := d.rows.clearChains(); err != nil {
+		return nil, err
+	}
+	d.updates.sweep(&d.pages, &d.dirt.chains)
+	return schema, nil
 }
 
 // decodeSchema reports the changes of the schema. It returns nil if there are none.
@@ -250,30 +254,48 @@ func (d *decoder) treePairs(schema *schemaDiff) []treePair {
 
 // compare reports the changes of one table.
 func (d *decoder) compare(p treePair, out changeSink) error {
-	var oldRoot, newRoot uint32
-	var from, to *cdc.Table
+	if p.new == nil {
+		return d.drop(p.old, out)
+	}
+	var oldRoot uint32
+	var from *cdc.Table
 	var dirty *dirtyTree
 	if p.old != nil {
 		oldRoot, from = p.old.root, p.old.table
 		dirty = d.dirt.byRoot[oldRoot]
 	}
-	if p.new != nil {
-		newRoot, to = p.new.root, p.new.table
-	}
-	if oldRoot == newRoot && dirty == nil {
+	if oldRoot == p.new.root && dirty == nil {
 		return nil // only its row in sqlite_schema changed
 	}
-	plan, err := d.plan(oldRoot, newRoot, dirty)
+	plan, err := d.plan(oldRoot, p.new.root, dirty)
 	if err := inconsistent(err); errors.Is(err, errInconsistent) {
 		d.fallbacks++
-		d.log.Warn("decode: comparing a whole table", "table", cmp.Or(p.new, p.old).table.Name, "err", err)
-		if plan, err = d.rows.walk(oldRoot, newRoot, true); err != nil {
+		d.log.Warn("decode: comparing a whole table", "table", p.new.table.Name, "err", err)
+		if plan, err = d.rows.walk(oldRoot, p.new.root, true); err != nil {
 			return err
 		}
 	} else if err != nil {
 		return err
 	}
-	return d.rows.diff(plan, from, to, out)
+	return d.rows.diff(plan, from, p.new.table, out)
+}
+
+// walkShare is the part of a database that is read to forget a dropped table.
+// Reading a page takes some hundred times longer than passing by it in the map.
+const walkShare = 256
+
+// drop forgets the pages of a dropped table. A big one is not read for that: the
+// map is searched for its pages.
+func (d *decoder) drop(t *tree, out changeSink) error {
+	plan, err := d.rows.walkDropped(t.root, int(d.count/walkShare)+1)
+	if errors.Is(err, errBudget) {
+		d.updates.dropped = append(d.updates.dropped, t.root)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return d.rows.diff(plan, t.table, nil, out)
 }
 
 func (d *decoder) plan(oldRoot, newRoot uint32, dirty *dirtyTree) (plan, error) {

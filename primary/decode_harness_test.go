@@ -157,6 +157,9 @@ func (s *subject) check(sql string) {
 	if err := s.decoder.transaction(s.before, after, written, after.count(), s.sorter); err != nil {
 		s.t.Fatalf("after %.300s: %v", sql, err)
 	}
+	if s.rnd.IntN(8) == 0 {
+		s.again(after, written)
+	}
 	s.ops = s.ops[:0]
 	if err := s.model.apply(s.sorter, &s.ops); err != nil {
 		s.t.Fatalf("after %.300s: %v\n%s", sql, err, strings.Join(s.ops, "\n"))
@@ -171,6 +174,25 @@ func (s *subject) check(sql string) {
 		s.t.Fatalf("after %.300s: a table was compared whole", sql)
 	}
 	s.before = after
+}
+
+// again decodes the transaction with a new decoder and the written pages in
+// another order: the outcome must be the same, byte by byte.
+func (s *subject) again(after *image, written []uint32) {
+	s.t.Helper()
+	s.rnd.Shuffle(len(written), func(i, j int) { written[i], written[j] = written[j], written[i] })
+	d, out := newTestDecoder(s.t), newSorter(s.t.TempDir(), 1<<20)
+	d.updates.least, d.rows.keyed.maxPending, d.rows.keyed.maxPairs = s.decoder.updates.least, s.decoder.rows.keyed.maxPending, s.decoder.rows.keyed.maxPairs
+	if err := d.load(s.before, s.before.count()); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := d.transaction(s.before, after, written, after.count(), out); err != nil {
+		s.t.Fatal(err)
+	}
+	if diff := cmp.Diff(drained(s.t, s.sorter), drained(s.t, out)); diff != "" {
+		s.t.Fatalf("a second decoder says something else (-first +second):\n%.2000s", diff)
+	}
+	_ = out.close()
 }
 
 // want checks the operations of the last transaction.

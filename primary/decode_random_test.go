@@ -206,6 +206,11 @@ func (s *subject) random(pageSize, transactions int) {
 	for range transactions {
 		if s.rnd.IntN(60) == 0 {
 			s.single("VACUUM")
+			for _, op := range s.ops {
+				if strings.Contains(op, "->") && op != "table sqlite_sequence -> nothing" {
+					s.t.Fatalf("VACUUM: %s", op)
+				}
+			}
 			continue
 		}
 		var list []string

@@ -143,6 +143,12 @@ func TestTraps(t *testing.T) {
 			want:  []string{},
 		},
 		{
+			name:  "VACUUM drops sqlite_sequence when no table needs it",
+			setup: "CREATE TABLE x(a INTEGER PRIMARY KEY AUTOINCREMENT); CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE b(id INTEGER PRIMARY KEY, v); CREATE VIRTUAL TABLE f USING fts5(c); INSERT INTO x VALUES(1); " + fill(1, 9, 9),
+			steps: []string{"DROP TABLE x", "VACUUM"},
+			want:  []string{"table sqlite_sequence -> nothing"},
+		},
+		{
 			name:  "VACUUM numbers rows anew where no INTEGER PRIMARY KEY is: real changes",
 			setup: "CREATE TABLE t(v); INSERT INTO t VALUES('a'),('b'),('c'); DELETE FROM t WHERE v='a'",
 			steps: []string{"VACUUM"},
@@ -196,6 +202,72 @@ func TestTraps(t *testing.T) {
 				s.want(tt.want...)
 			}
 		})
+	}
+}
+
+// Dropping a big table does not read it.
+func TestDropBigTable(t *testing.T) {
+	s := newSubject(t, 1, "PRAGMA page_size=512; CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE u(id INTEGER PRIMARY KEY, v); "+
+		fill(1, 3000, 100)+"; INSERT INTO u SELECT * FROM t; INSERT INTO t VALUES(9999,zeroblob(50000))")
+	s.exec("DROP TABLE t")
+	img := s.read()
+	old := &countingPages{Pages: s.before}
+	if err := s.decoder.transaction(old, img, img.differing(s.before), img.count(), s.sorter); err != nil {
+		t.Fatal(err)
+	}
+	if old.n > 50 {
+		t.Errorf("%d of %d pages were read", old.n, s.before.count())
+	}
+	if err := s.decoder.check(img, img.count()); err != nil {
+		t.Error(err)
+	}
+	s.before = img
+	s.model = walkModel(t, img)
+	s.tx("DELETE FROM u WHERE id>20")
+}
+
+type countingPages struct {
+	sqlitefile.Pages
+	n int
+}
+
+func (c *countingPages) Page(n uint32) ([]byte, error) {
+	c.n++
+	return c.Pages.Page(n)
+}
+
+// What is read grows with what changed, not with the database.
+func TestReadsAreLocal(t *testing.T) {
+	s := newSubject(t, 1, "PRAGMA page_size=512; CREATE TABLE t(id INTEGER PRIMARY KEY, v); "+fill(1, 20000, 60)+
+		"; CREATE TABLE w(id INTEGER PRIMARY KEY, v) WITHOUT ROWID; INSERT INTO w SELECT * FROM t")
+	for _, sql := range []string{"UPDATE t SET v='x' WHERE id=777", "INSERT INTO t VALUES(20001,'x')", "UPDATE w SET v='x' WHERE id=777",
+		"DELETE FROM w WHERE id=4", "CREATE TABLE n(a)", "ALTER TABLE t RENAME TO t2", "DROP TABLE n"} {
+		s.exec(sql)
+		img := s.read()
+		old, next := &countingPages{Pages: s.before}, &countingPages{Pages: img}
+		s.sorter.reset()
+		if err := s.decoder.transaction(old, next, img.differing(s.before), img.count(), s.sorter); err != nil {
+			t.Fatal(err)
+		}
+		if old.n+next.n > 60 {
+			t.Errorf("%s: %d pages were read", sql, old.n+next.n)
+		}
+		s.before = img
+	}
+}
+
+// All operations on a table that keeps its name share one declaration.
+func TestOneDeclaration(t *testing.T) {
+	s := newSubject(t, 1, "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES(1,1),(2,2)")
+	s.tx("DELETE FROM t WHERE id=1; ALTER TABLE t ADD COLUMN w; INSERT INTO t VALUES(3,3,3)")
+	declared := 0
+	for _, op := range drained(t, s.sorter) {
+		if cdc.Op(op[0]) == cdc.OpTable {
+			declared++
+		}
+	}
+	if declared != 1 {
+		t.Errorf("%d declarations", declared)
 	}
 }
 

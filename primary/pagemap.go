@@ -185,26 +185,36 @@ type chainRef struct {
 // another in one transaction, and then it does not matter which tree is compared
 // first.
 type mapUpdates struct {
-	live   pageSet    // pages met in the new state: never cleared
-	gone   []uint32   // pages met in the old state
-	chains []chainRef // chains of the old state without a written page; gone if their head is not live
-	links  []link
+	live    pageSet    // pages met in the new state: never cleared
+	gone    []uint32   // pages met in the old state
+	chains  []chainRef // chains of the old state without a written page; gone if their head is not live
+	dropped []uint32   // roots of trees that are gone whole
+	links   []link
 
-	least   int  // number of entries that is worth a rebuild in any case
-	limit   int  // entries to collect at most
+	least   int  // bytes that may be collected in any case
+	limit   int  // bytes that may be collected
+	size    int  // bytes collected
 	rebuild bool // limit was passed: the map is to be built anew
 }
 
-// begin forgets the transaction before. Past half of the database, collecting
-// would take more memory than the map has, and building it anew is as fast.
-func (u *mapUpdates) begin(pageCount uint32) {
-	u.live.reset()
-	u.gone, u.chains, u.links = u.gone[:0], u.chains[:0], u.links[:0]
-	u.limit, u.rebuild = max(u.least, int(pageCount/2)), false
-}
+// What an entry takes in memory, in bytes.
+const (
+	goneSize  = 4
+	linkSize  = 12
+	chainSize = 16
+	mapSize   = 5 // an entry of the map itself
+)
 
 // minUpdates is what mapUpdates.least is.
-const minUpdates = 1 << 18
+const minUpdates = 4 << 20
+
+// begin forgets the transaction before. To collect more than the map takes is
+// worse than to build it anew.
+func (u *mapUpdates) begin(pageCount uint32) {
+	u.live.reset()
+	u.gone, u.chains, u.dropped, u.links = u.gone[:0], u.chains[:0], u.dropped[:0], u.links[:0]
+	u.size, u.limit, u.rebuild = 0, max(u.least, mapSize*int(pageCount)), false
+}
 
 // joined notes that page is part of the new state.
 func (u *mapUpdates) joined(m *pageMap, page uint32, kind pageKind, parent uint32) {
@@ -214,7 +224,7 @@ func (u *mapUpdates) joined(m *pageMap, page uint32, kind pageKind, parent uint3
 	}
 	if k, p := m.at(page); k != kind || p != parent {
 		u.links = append(u.links, link{page: page, parent: parent, kind: kind})
-		u.bound()
+		u.grow(linkSize)
 	}
 }
 
@@ -225,7 +235,7 @@ func (u *mapUpdates) left(page uint32) {
 		return
 	}
 	u.gone = append(u.gone, page)
-	u.bound()
+	u.grow(goneSize)
 }
 
 // leftChain notes that an overflow chain without a written page was part of the
@@ -235,12 +245,50 @@ func (u *mapUpdates) leftChain(c chainRef) {
 		return
 	}
 	u.chains = append(u.chains, c)
-	u.bound()
+	u.grow(chainSize)
 }
 
-func (u *mapUpdates) bound() {
-	if len(u.gone)+len(u.chains)+len(u.links) > u.limit {
+func (u *mapUpdates) grow(n int) {
+	if u.size += n; u.size > u.limit {
 		u.gone, u.chains, u.links, u.rebuild = nil, nil, nil, true
+	}
+}
+
+// sweep notes the pages of dropped trees, which only the map names, as left. It
+// comes after all trees: a chain of which nothing was written lives on whole if
+// its head does. written has the heads of the others.
+func (u *mapUpdates) sweep(m *pageMap, written *pageSet) {
+	if len(u.dropped) == 0 || u.rebuild {
+		return
+	}
+	var in, out pageSet
+	for _, root := range u.dropped {
+		in.add(root)
+		u.left(root)
+	}
+	var path []uint32
+	for p := range uint32(len(m.kinds)) {
+		at := p
+		for path = path[:0]; !in.has(at) && !out.has(at); {
+			kind, parent := m.at(at)
+			lives := kind == chainHead && u.live.has(at) && !written.has(at)
+			if kind == unmapped || parent == 0 || lives || len(path) > len(m.kinds) {
+				out.add(at)
+				break
+			}
+			path = append(path, at)
+			at = parent
+		}
+		if out.has(at) {
+			for _, q := range path {
+				out.add(q)
+			}
+			continue
+		}
+		for _, q := range path {
+			in.add(q)
+			u.left(q)
+		}
 	}
 }
 

@@ -85,7 +85,7 @@ func TestUpdatesClearBeforeTheySet(t *testing.T) {
 		m.resize(20)
 		m.set(7, treePage, 2)
 		m.set(8, chainHead, 7)
-		u := mapUpdates{least: 10}
+		u := mapUpdates{least: 100}
 		u.begin(20)
 		leave := func() { u.left(7); u.left(8) }
 		if leaveFirst {
@@ -109,17 +109,45 @@ func TestUpdatesClearBeforeTheySet(t *testing.T) {
 func TestUpdatesAreBounded(t *testing.T) {
 	var m pageMap
 	m.resize(1000)
-	u := mapUpdates{least: 10}
+	u := mapUpdates{least: 100}
 	u.begin(4)
 	for p := uint32(1); p <= 1000; p++ {
 		u.joined(&m, p, treePage, 1)
 		u.left(p + 1)
 		u.leftChain(chainRef{head: p})
-		if n := len(u.links) + len(u.gone) + len(u.chains); n > 11 {
-			t.Fatalf("%d entries", n)
+		if n := linkSize*len(u.links) + goneSize*len(u.gone) + chainSize*len(u.chains); n > 100 {
+			t.Fatalf("%d bytes", n)
 		}
 	}
 	if !u.rebuild {
 		t.Error("no rebuild")
+	}
+}
+
+// A chain that lives on in another table stays whole when its table is dropped;
+// one whose head was used for something else does not.
+func TestSweep(t *testing.T) {
+	for _, written := range []bool{false, true} {
+		m := chainMap(4) // 2 is the root, 3 a leaf, 4 to 7 a chain
+		m.resize(20)
+		m.set(10, treePage, 0)
+		m.set(11, treePage, 10)
+		m.set(12, chainHead, 3)
+		m.set(13, chainNext, 12)
+		u := mapUpdates{least: 1000, dropped: []uint32{2}}
+		u.limit = u.least
+		u.joined(m, 4, chainHead, 11)
+		var dirty pageSet
+		if written {
+			dirty.add(4)
+		}
+		u.sweep(m, &dirty)
+		u.apply(m, 20)
+		for p := range uint32(21) {
+			kept := p == 4 || p == 10 || p == 11 || p >= 5 && p <= 7 && !written
+			if kind, _ := m.at(p); kept != (kind != unmapped) {
+				t.Errorf("written %t: page %d is %v", written, p, kind)
+			}
+		}
 	}
 }

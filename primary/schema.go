@@ -279,13 +279,14 @@ func pairEdits(edits []rowEdit) []rowEdit {
 
 // renumbered reports whether edits changed nothing but numbers. Two tables that
 // swapped their names look like that too, but for their order, which VACUUM keeps.
+// sqlite_sequence is left out: VACUUM moves it, and drops it when no table needs it.
 func renumbered(edits []rowEdit) bool {
 	var gone, come []*object
 	for _, e := range edits {
-		if e.old != nil {
+		if e.old != nil && e.old.row.Name != sequenceTable {
 			gone = append(gone, e.old)
 		}
-		if e.new != nil {
+		if e.new != nil && e.new.row.Name != sequenceTable {
 			come = append(come, e.new)
 		}
 	}
@@ -312,7 +313,7 @@ func sameObjects(a, b []*object) bool {
 func tableNames(objects []*object) []string {
 	var tables []*object
 	for _, o := range objects {
-		if o.tree != nil && o.row.Name != "sqlite_sequence" { // which VACUUM puts elsewhere
+		if o.tree != nil {
 			tables = append(tables, o)
 		}
 	}

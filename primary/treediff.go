@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
@@ -135,6 +136,7 @@ type planner struct {
 	pruned           pageSet  // children in the new tree that were not looked into
 	prunedLeft       int      // of them, those not met in the old tree yet
 	full             bool     // look into everything
+	budget           int      // pages of the old tree that may still be read; -1: any number
 }
 
 func newPlanner(d *dirt, m *pageMap, u *mapUpdates) *planner {
@@ -190,7 +192,7 @@ func (p *planner) inPlace(t *dirtyTree) (plan, bool, error) {
 // oldRoot and newRoot; 0 is no tree. Unless full is set, it looks only into what
 // was written and what leads there; what is left out must be in both trees.
 func (p *planner) walk(oldRoot, newRoot uint32, full bool) (plan, error) {
-	p.full = full || oldRoot == 0 || newRoot == 0
+	p.full, p.budget = full || oldRoot == 0 || newRoot == 0, -1
 	p.pruned.reset()
 	p.prunedLeft = 0
 	p.newWalk.seen.reset()
@@ -210,6 +212,19 @@ func (p *planner) walk(oldRoot, newRoot uint32, full bool) (plan, error) {
 		return plan{}, fmt.Errorf("%w: %d pages joined the tree at page %d without being written", errInconsistent, p.prunedLeft, newRoot)
 	}
 	return plan{old: p.oldRows, new: p.newRows}, nil
+}
+
+// errBudget: a walk was given up because the tree is too big for it.
+var errBudget = errors.New("decode: tree exceeds the budget of its walk")
+
+// walkDropped returns the plan for a tree that is dropped, or errBudget if it has
+// more than budget pages.
+func (p *planner) walkDropped(root uint32, budget int) (plan, error) {
+	p.full, p.budget = true, budget
+	p.oldWalk.seen.reset()
+	p.oldRows = p.oldRows[:0]
+	err := p.oldWalk.walk(root, sqlitefile.Page{}, 1)
+	return plan{old: p.oldRows}, err
 }
 
 func (p *planner) visitNew(page sqlitefile.Page, parent uint32) error {
@@ -234,6 +249,10 @@ func (p *planner) belowNew(page, parent uint32) (bool, error) {
 }
 
 func (p *planner) visitOld(page sqlitefile.Page, parent uint32) error {
+	if p.budget == 0 {
+		return errBudget
+	}
+	p.budget--
 	if holdsRows(page.Type()) {
 		p.oldRows = append(p.oldRows, page.Number())
 	}
