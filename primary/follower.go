@@ -52,13 +52,12 @@ type follower struct {
 
 // followerStats counts what the follower did.
 type followerStats struct {
-	Generations  uint64 // times the SQLite WAL was started over
-	Repins       uint64
-	Turnovers    uint64        // times the SQLite WAL became free to start over
-	Unfinished   uint64        // turnovers that gave up: another reader or checkpoint was in the way
-	Yields       uint64        // times the pin made room for another program's checkpoint
-	LongestStall time.Duration // that writers waited for a turnover
-	LastStall    time.Duration
+	Generations uint64 // times the SQLite WAL was started over
+	Repins      uint64
+	Turnovers   uint64 // times the SQLite WAL became free to start over
+	Unfinished  uint64 // turnovers that gave up: another reader or checkpoint was in the way
+	Yields      uint64 // times the pin made room for another program's checkpoint
+	Stalls      StallHistogram
 }
 
 func newFollower(src *source, sink transactionSink, durable func() error, stallLimit time.Duration, clock func() time.Time) *follower {
@@ -302,8 +301,7 @@ func (f *follower) turnoverLocked() (err error) {
 	began := f.clock()
 	defer func() {
 		err = errors.Join(err, f.src.helper.Rollback())
-		f.stats.LastStall = f.clock().Sub(began)
-		f.stats.LongestStall = max(f.stats.LongestStall, f.stats.LastStall)
+		f.stats.Stalls.observe(f.clock().Sub(began))
 	}()
 	if _, err := f.poll(); err != nil {
 		return err

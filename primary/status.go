@@ -60,14 +60,14 @@ type SnapshotStatus struct {
 
 // A CaptureStatus describes what the capture does to the source.
 type CaptureStatus struct {
-	SQLiteWALBytes int64         `json:"sqlite_wal_bytes"`
-	Generations    uint64        `json:"generations"`
-	Repins         uint64        `json:"repins"`
-	Turnovers      uint64        `json:"turnovers"`
-	Unfinished     uint64        `json:"turnovers_unfinished"`
-	Yields         uint64        `json:"yields"`
-	LongestStall   time.Duration `json:"longest_stall_ns"`
-	SpilledBytes   int64         `json:"spilled_bytes"`
+	SQLiteWALBytes int64          `json:"sqlite_wal_bytes"`
+	Generations    uint64         `json:"generations"`
+	Repins         uint64         `json:"repins"`
+	Turnovers      uint64         `json:"turnovers"`
+	Unfinished     uint64         `json:"turnovers_unfinished"`
+	Yields         uint64         `json:"yields"`
+	Stalls         StallHistogram `json:"stalls"` // of writers, by turnovers
+	SpilledBytes   int64          `json:"spilled_bytes"`
 }
 
 // A ChangeLogStatus describes the change log on disk.
@@ -131,7 +131,7 @@ func (b *statusBoard) captured(c *capture) bool {
 	b.capture = CaptureStatus{
 		SQLiteWALBytes: int64(f.position().Frame) * int64(f.view.pageSize),
 		Generations:    f.stats.Generations, Repins: f.stats.Repins, Turnovers: f.stats.Turnovers,
-		Unfinished: f.stats.Unfinished, Yields: f.stats.Yields, LongestStall: f.stats.LongestStall, SpilledBytes: c.sorter.spilled(),
+		Unfinished: f.stats.Unfinished, Yields: f.stats.Yields, Stalls: f.stats.Stalls, SpilledBytes: c.sorter.spilled(),
 	}
 	if at == b.position {
 		return false

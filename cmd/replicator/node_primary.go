@@ -106,7 +106,7 @@ func primaryDetails(s primary.Status) web.Details {
 		"sqlite_wal_turnovers_total":            float64(s.Capture.Turnovers),
 		"sqlite_wal_turnovers_unfinished_total": float64(s.Capture.Unfinished),
 		"repins_total":                          float64(s.Capture.Repins),
-		"longest_stall_seconds":                 s.Capture.LongestStall.Seconds(),
+		"longest_stall_seconds":                 s.Capture.Stalls.Max.Seconds(),
 		"spilled_bytes":                         float64(s.Capture.SpilledBytes),
 		"snapshot_newest_lsn":                   float64(s.Snapshot.Newest),
 		"change_log_first_lsn":                  float64(s.ChangeLog.First),
