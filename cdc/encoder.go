@@ -3,6 +3,8 @@ package cdc
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // groupBody is the size in bytes at which whole transactions that share a
@@ -26,7 +28,8 @@ type Encoder struct {
 
 	whole    int // bytes of body that are whole transactions
 	ended    Boundary
-	inside   Boundary // totals including the transaction in hand
+	inside   Boundary    // totals including the transaction in hand
+	tables   []TableHash // after the whole transactions in body; sorted by name
 	out      []byte
 	position Position
 }
@@ -79,8 +82,10 @@ func (e *Encoder) Op(op []byte) error {
 }
 
 // End completes the transaction in hand. Lineage, term, totals and chain are
-// the encoder's; of b it takes CapturedAt, Source and Tables. The transaction
-// is emitted at the next Flush, or earlier when enough of them wait.
+// the encoder's; of b it takes CapturedAt, Source and Tables. Of transactions that
+// share a record, the last one that names a table in Tables counts: after a
+// transaction that drops or renames tables, Flush before the next one. The
+// transaction is emitted at the next Flush, or earlier when enough of them wait.
 func (e *Encoder) End(b Boundary, resync bool) error {
 	var buf [4]byte
 	if err := e.Op(AppendOp(buf[:0], &Change{Op: OpEnd, Resync: resync}, 0)); err != nil {
@@ -89,7 +94,7 @@ func (e *Encoder) End(b Boundary, resync bool) error {
 	first := e.ended.CapturedAt
 	e.inside.Transactions++
 	e.inside.Source, e.inside.CapturedAt = b.Source, b.CapturedAt
-	e.inside.Tables = append(e.inside.Tables, b.Tables...)
+	e.tables = mergeHashes(e.tables, b.Tables)
 	waiting := e.whole > 0
 	e.ended, e.whole = e.inside, len(e.body)
 	if waiting {
@@ -108,13 +113,12 @@ func (e *Encoder) Flush() error {
 	}
 	rest := append([]byte(nil), e.body[e.whole:]...)
 	e.body = e.body[:e.whole]
-	tables := e.inside.Tables[len(e.ended.Tables):]
 	b := e.ended
+	b.Tables = e.tables
 	if err := e.write(Commit, &b); err != nil {
 		return err
 	}
-	e.inside.Tables = append([]TableHash(nil), tables...)
-	e.whole = 0
+	e.whole, e.tables = 0, nil
 	e.body = append(e.body, rest...)
 	return nil
 }
@@ -190,4 +194,29 @@ func (e *Encoder) write(k Kind, b *Boundary) error {
 	e.next++
 	e.body, e.continued = e.body[:0], false
 	return nil
+}
+
+// maxHashes bounds the table hashes of a record, in bytes, so that with the largest
+// body it stays below MaxRecord. Nobody relies on a hash being there.
+const maxHashes = MaxRecord - MaxBody - HeaderSize - 256
+
+// mergeHashes adds the hashes after a later transaction. What does not fit is
+// left out.
+func mergeHashes(list, later []TableHash) []TableHash {
+	if len(later) == 0 {
+		return list
+	}
+	list = append(list, later...)
+	slices.SortStableFunc(list, func(a, b TableHash) int { return strings.Compare(a.Table, b.Table) })
+	kept, size := list[:0], 0
+	for i, h := range list {
+		if i+1 < len(list) && list[i+1].Table == h.Table {
+			continue
+		}
+		if size += binary.MaxVarintLen32 + len(h.Table) + len(h.Sum); size > maxHashes {
+			break
+		}
+		kept = append(kept, h)
+	}
+	return kept
 }

@@ -73,7 +73,7 @@ type Head struct {
 // A TableHash is the row-set hash of one table after a transaction.
 type TableHash struct {
 	Table string
-	Sum   [16]byte
+	Sum   [16]byte // as RowSum.Bytes gives it
 }
 
 // A Boundary is what a commit, epoch or break record says of the history up to
@@ -88,7 +88,10 @@ type Boundary struct {
 	Bytes        uint64    // total bytes of operations, before compression
 	Changes      uint64    // total row changes
 	Source       SourcePosition
-	Tables       []TableHash // reserved: tables changed since the previous boundary
+	// Tables are the row-set hashes at this boundary, sorted by name, of tables that
+	// changed since the previous one. A table may be missing: its hash is not known
+	// yet, or did not fit.
+	Tables []TableHash
 }
 
 // A Record is one decoded entry of the change log.
