@@ -193,11 +193,12 @@ func TestGroupWithSwaps(t *testing.T) {
 // and undone when a new term begins in the middle of it.
 func TestTransactionOverManyRecords(t *testing.T) {
 	g := newRig(t, "CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v)")
+	g.on("replica file open", func() { g.r.a.spool.limit = 1 << 20 })
 	g.start()
 	g.wait()
-	g.step("INSERT INTO t SELECT value, value, randomblob(4000) FROM " + series(1, 6000)) // 24 MB
+	g.step("INSERT INTO t SELECT value, value, randomblob(4000) FROM " + series(1, 1000)) // 4 MB
 	g.equal()
-	g.step("UPDATE t SET u=-u; UPDATE t SET u=6001+u, v=randomblob(3000)") // 42 MB, swaps everywhere
+	g.step("UPDATE t SET u=-u; UPDATE t SET u=1001+u, v=randomblob(3000)") // 7 MB, swaps everywhere
 	g.equal()
 	if s := g.r.Status(); s.Counters.Swaps == 0 || s.Counters.Reseeds != 0 {
 		t.Errorf("counters %+v", s.Counters)

@@ -24,6 +24,11 @@
 // that a stray writer is usually refused; a write that slipped in is always
 // detected, and healed by a re-seed.
 //
+// Beside the file it keeps a directory of its own, path + ".replicator", with the
+// lock and a snapshot while it is restored; in the file the tables
+// _replicator_position and _replicator_left_off (indexes of the source that this
+// program's SQLite cannot maintain).
+//
 // What the package never does: talk to NATS (it is given a [Stream]), continue
 // past a record that does not fit, query a virtual table, or put a row value
 // into a log line or an error.

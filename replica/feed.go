@@ -53,6 +53,18 @@ func (f *feed) stop() {
 	<-f.done
 }
 
+// rest gives a record that came before the failure err, if there is one left; the
+// failure is then still to be read.
+func (f *feed) rest(err error) (item, bool) {
+	select {
+	case it := <-f.items:
+		f.failed <- err
+		return it, true
+	default:
+		return item{}, false
+	}
+}
+
 // taken gives back the room of an item.
 func (f *feed) taken(it item) { f.room.Release(int64(len(it.raw))) }
 

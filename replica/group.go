@@ -45,7 +45,13 @@ func (r *Replica) follow(ctx context.Context) (err error) {
 		case <-abandoned:
 			r.hold = nil
 		case err := <-f.failed:
-			return err
+			it, ok := f.rest(err)
+			if !ok || ctx.Err() != nil {
+				return err
+			}
+			if err := r.take(ctx, f, it); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -118,6 +124,9 @@ func (r *Replica) await(f *feed) (*item, error) {
 	case it := <-f.items:
 		return &it, nil
 	case err := <-f.failed:
+		if it, ok := f.rest(err); ok {
+			return &it, nil
+		}
 		return nil, err
 	}
 }
@@ -179,12 +188,8 @@ func (r *Replica) commit(ctx context.Context, pending uint64) error {
 // publish shows the position and, from the number of records that wait, whether
 // the replica keeps up.
 func (r *Replica) publish(from cdc.LSN, pending uint64) {
-	var size int64
-	if at, err := r.a.guard.control.Checkpoint(sqlite.Noop); err == nil {
-		size = int64(at.Frames) * r.a.guard.pageSize
-	}
 	r.board.applied(r.a.mark, func(s *Status) {
-		s.LeftOff, s.SQLiteWAL = slices.Clone(r.a.w.schema.leftOff), size
+		s.LeftOff, s.SQLiteWAL = slices.Clone(r.a.w.schema.leftOff), r.a.guard.bytes
 		switch {
 		case from == 0:
 		case pending == 0:

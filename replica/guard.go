@@ -34,6 +34,7 @@ type guard struct {
 	backlogBytes  int64 // of the SQLite WAL at which a backlog is interrupted for a checkpoint
 
 	pageSize int64
+	bytes    int64  // of the SQLite WAL after the last commit
 	version  int64  // PRAGMA data_version when the lock was last held
 	tried    uint32 // frames at the last checkpoint that could not finish
 }
@@ -122,6 +123,7 @@ func (g *guard) rest(ctx context.Context, backlog bool) error {
 		}
 	}
 	at, err := g.control.Checkpoint(sqlite.Noop)
+	g.bytes = int64(at.Frames) * g.pageSize
 	if err != nil || !g.due(at, backlog) {
 		return err
 	}

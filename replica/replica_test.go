@@ -38,7 +38,7 @@ type rig struct {
 
 func newRig(t *testing.T, sql string) *rig {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	g := &rig{source: newSource(t, sql), t: t, ctx: ctx, snaps: &snapshots{}}
 	g.o = Options{
