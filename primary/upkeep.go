@@ -3,6 +3,8 @@ package primary
 import (
 	"fmt"
 	"time"
+
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
 )
 
 // errSpace means that the SQLite WAL has passed its bound while the capture was
@@ -24,7 +26,8 @@ type upkeep struct {
 	notBefore time.Time     // for the next one
 	idleTried bool          // since the last write
 	alarmed   bool          // the size of the SQLite WAL was reported
-	yielding  bool          // another program's checkpoint waits; the pin makes room for it
+	yielding  bool          // another program's checkpoint waits, and the pin may be why
+	yielded   yield         // what the pin did about it
 	pressed   bool          // the SQLite WAL has passed half of its bound while a snapshot is read
 }
 
@@ -73,12 +76,34 @@ func (c *capture) maintain(n int, held bool) error {
 // captured: at the present mark the pin no longer stops the checkpoint from
 // copying, and once everything is copied it moves to lock 0, which RESTART and
 // TRUNCATE do not wait for.
-func (c *capture) yield() (err error) {
-	if c.upkeep.yielding, err = c.src.checkpointWaits(); err != nil || !c.upkeep.yielding {
+func (c *capture) yield() error {
+	u := &c.upkeep
+	waits, err := c.src.checkpointWaits()
+	if err != nil || !waits {
 		return err
 	}
+	m, err := c.src.marks()
+	if err != nil {
+		return err
+	}
+	// One step for the mark and one for lock 0. What then still stops that
+	// checkpoint is another reader.
+	if m != u.yielded.marks {
+		u.yielded = yield{marks: m}
+	}
+	if u.yielding = u.yielded.steps < 2; !u.yielding {
+		return nil
+	}
+	u.yielded.steps++
 	c.follower.stats.Yields++
 	return c.follower.repin()
+}
+
+// A yield counts the steps out of the way of a checkpoint that has come to the
+// given marks.
+type yield struct {
+	marks sqlite.Checkpoint
+	steps int
 }
 
 // turnover tries one and, when another reader is in the way, tries later and
