@@ -63,12 +63,13 @@ func (a *applier) whole() bool { return a.next.LSN+1 == a.verifier.Next() }
 // add applies a record, which it keeps until the commit. The caller commits
 // before the first part of a transaction, and only when whole.
 func (a *applier) add(ctx context.Context, raw []byte) error {
+	whole := a.whole()
 	rec, err := a.verifier.Verify(raw, false)
 	if err != nil {
 		return fmt.Errorf("replica: %w", err)
 	}
-	if rec.Kind == cdc.EpochStart && a.spool.bytes > 0 && a.spool.spans() {
-		// The transaction whose parts came last will never end.
+	if rec.Kind == cdc.EpochStart && !whole {
+		// The transaction whose parts came last will never end. It is alone in hand.
 		if err := a.undo(); err != nil {
 			return err
 		}
