@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 // A Replayer applies records to a plain file that holds the database as of a
 // snapshot.
 type Replayer interface {
-	// Apply takes the next record. Parts of an unfinished transaction at the end
+	// Apply takes the next record, and keeps it. Parts of an unfinished transaction at the end
 	// are dropped by Finish.
 	Apply(rec []byte) error
 	// Finish makes the file what the source was at the last boundary applied, and
@@ -213,7 +214,7 @@ func (p *Pipeline) replay(ctx context.Context, log *wal.Log, path string, m snap
 			if err != nil {
 				return err
 			}
-			if err := file.Apply(rec); err != nil {
+			if err := file.Apply(bytes.Clone(rec)); err != nil { // the reader's bytes change at its next record
 				return err
 			}
 		}
