@@ -102,10 +102,15 @@ func (f *follower) poll() (int, error) {
 	return n, nil
 }
 
+// reusedPages is the largest transaction, in pages, whose map is used again.
+const reusedPages = 1 << 10
+
 // decode hands one transaction to the sink and adds it to the view.
 func (f *follower) decode(tx sqlitefile.WALTransaction) error {
 	f.overlay.base = f.view
-	if f.overlay.frames == nil {
+	// A map keeps the room of its largest transaction, and to clear or walk it takes
+	// as long as that one did: milliseconds for each small transaction that follows.
+	if len(f.overlay.frames) > reusedPages || f.overlay.frames == nil {
 		f.overlay.frames = make(map[uint32]uint32)
 	}
 	clear(f.overlay.frames)
@@ -295,8 +300,13 @@ const turnoverPatience = 500 * time.Millisecond
 // turnoverLocked holds the write lock while the remainder is decoded, fsynced
 // and checkpointed.
 func (f *follower) turnoverLocked() (err error) {
-	if ok, err := f.lock(turnoverPatience); err != nil || !ok {
+	ok, err := f.lock(turnoverPatience)
+	if err != nil {
 		return err
+	}
+	if !ok {
+		f.stats.Unfinished++
+		return nil
 	}
 	began := f.clock()
 	defer func() {
@@ -330,15 +340,16 @@ func (f *follower) turnoverLocked() (err error) {
 	return f.settle()
 }
 
-// lock takes the write lock, decoding while it waits.
+// lockedFrames is how many frames may be left to decode under the write lock.
+const lockedFrames = 1000
+
+// lock takes the write lock, decoding while it waits. A large transaction that
+// was committed meanwhile is decoded without the lock: writers would wait for it.
 func (f *follower) lock(patience time.Duration) (bool, error) {
 	for deadline := f.clock().Add(patience); ; {
-		err := f.src.helper.BeginImmediate()
-		if err == nil {
-			return true, nil
-		}
-		if !sqlite.IsBusy(err) {
-			return false, fmt.Errorf("take the write lock: %w", err)
+		ready, err := f.tryLock()
+		if err != nil || ready {
+			return ready, err
 		}
 		if f.clock().After(deadline) {
 			return false, nil
@@ -351,6 +362,26 @@ func (f *follower) lock(patience time.Duration) (bool, error) {
 			nap(20 * time.Microsecond)
 		}
 	}
+}
+
+// tryLock takes the write lock if it is free and little is left to decode.
+func (f *follower) tryLock() (bool, error) {
+	err := f.src.helper.BeginImmediate()
+	if sqlite.IsBusy(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("take the write lock: %w", err)
+	}
+	m, err := f.src.marks()
+	left := m.Frames
+	if pos := f.position().Frame; !f.settled && pos <= left { // settled: maybe a new generation
+		left -= pos
+	}
+	if err == nil && (left <= lockedFrames || f.settled && m.Frames == m.Backfilled) {
+		return true, nil
+	}
+	return false, errors.Join(err, f.src.helper.Rollback())
 }
 
 // checkpointAll checkpoints until everything is in the database file or the
