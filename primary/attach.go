@@ -22,16 +22,26 @@ var errUnproved = errors.New("cannot prove that nothing was missed since the sav
 // attach pins the present: afterwards the view is the state of everything
 // committed at some moment during the call, and poll gives what came later.
 // The write lock is held only to read the marks, never while anything is built.
-func (f *follower) attach(ctx context.Context) error {
+// After an error no pin is held.
+func (f *follower) attach(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.release())
+		}
+	}()
 	m, err := f.pinPresent(ctx)
 	if err != nil {
 		return err
 	}
+	return f.build(m)
+}
+
+// build makes the view of what was pinned.
+func (f *follower) build(m sqlite.Checkpoint) error {
 	head, err := f.readHeader()
 	if err != nil {
 		return err
 	}
-	f.reader = sqlitefile.NewWALReader(f.src.log)
 	f.view = newView(f.src, head.PageSize, head.PageCount)
 	f.resumeEnd = 0
 	if f.started = m.Frames > 0; !f.started {
@@ -68,13 +78,17 @@ func (f *follower) pinPresent(ctx context.Context) (m sqlite.Checkpoint, err err
 		return m, err
 	}
 	f.settled, f.pinFrame = m.Frames == m.Backfilled, m.Frames
+	f.reader = sqlitefile.NewWALReader(f.src.log)
 	if !f.settled || m.Frames == 0 {
 		return m, nil
 	}
 	// Everything is in the database file, so that a writer may start over as soon
-	// as it gets the lock: note now where this generation ends.
+	// as it gets the lock: go now to where this generation ends.
 	f.end, err = f.endOfGeneration(m.Frames)
-	return m, err
+	if err != nil {
+		return m, err
+	}
+	return m, f.reader.Resume(f.end)
 }
 
 // readHeader reads the database header as the pin sees it, through SQLite where
@@ -100,7 +114,7 @@ func (f *follower) readHeader() (sqlitefile.Header, error) {
 func (f *follower) index(last uint32) error {
 	if f.settled {
 		f.view.pages = f.end.DBSize
-		return f.reader.Resume(f.end)
+		return nil
 	}
 	if err := f.reader.Start(); err != nil {
 		return err

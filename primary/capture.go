@@ -46,6 +46,7 @@ type capture struct {
 	log      changeLog
 	boot     cdc.ID
 	broken   cdc.LSN // the break record that this term began with, if it did
+	unsynced bool    // something was taken that may not be durable
 
 	upkeep upkeep
 	frozen sync.WaitGroup // what was frozen and is not closed yet; it reads through src
@@ -92,7 +93,7 @@ func (c *capture) begin(ctx context.Context) error {
 	if doubt != nil {
 		c.logger.Warn("changes may have been missed", "lsn", tail.Position.LSN, "err", doubt)
 		err := c.resync(ctx, tail)
-		if err != nil && !errors.Is(err, errNoResync) {
+		if err != nil && (!errors.Is(err, errNoResync) || c.follower.pinned < 0) {
 			return err
 		}
 		if missed = err == nil; missed {
@@ -184,6 +185,7 @@ func (c *capture) emit(rec []byte, h cdc.Head, b *cdc.Boundary) error {
 
 // take decodes one committed transaction into the encoder.
 func (c *capture) take(before, after sqlitefile.Pages, tx sqlitefile.WALTransaction, written []uint32) error {
+	c.unsynced = true
 	c.sorter.reset()
 	if err := c.decoder.transaction(before, after, written, tx.DBSize, c.sorter); err != nil {
 		return fmt.Errorf("%s: transaction that ends at frame %d: %w", c.src.path, tx.Last, err)
@@ -208,6 +210,7 @@ func (c *capture) durable() error {
 	if err := c.log.Sync(); err != nil {
 		return fmt.Errorf("%w: %w", errLog, err)
 	}
+	c.unsynced = false
 	return nil
 }
 
@@ -217,10 +220,10 @@ func (c *capture) poll() (int, error) {
 	if err != nil {
 		return n, err
 	}
-	if n > 0 {
+	if c.unsynced { // also by a turnover or a freeze that waited for the write lock in vain
 		return n, c.durable()
 	}
-	return 0, nil
+	return n, nil
 }
 
 func (c *capture) sourcePosition(p sqlitefile.WALPosition) cdc.SourcePosition {
