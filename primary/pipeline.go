@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -152,16 +153,28 @@ func (p *Pipeline) capture(ctx context.Context, log *wal.Log) error {
 
 // term captures from an epoch record to the first error.
 func (p *Pipeline) term(ctx context.Context, log *wal.Log) (err error) {
+	// Claimed before it is opened: to close a second descriptor of a file drops
+	// the locks of whoever has the first.
+	id, err := statID(p.o.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", p.o.Path, errAbsent)
+	}
+	if err != nil {
+		return fmt.Errorf("source database: %w", err)
+	}
+	release, err := p.o.Sources.claim(id, p.o.Name)
+	if err != nil {
+		return err
+	}
+	defer release()
 	src, err := openSource(p.o.Path)
 	if err != nil {
 		return err
 	}
-	release, err := p.o.Sources.claim(src.id, p.o.Name)
-	if err != nil {
-		return errors.Join(err, src.close())
-	}
-	defer release()
 	defer func() { err = errors.Join(err, src.close()) }()
+	if src.id != id {
+		return fmt.Errorf("%s: %w", p.o.Path, errReplaced)
+	}
 	c, err := newCapture(ctx, src, log, captureSetup{p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger, p.rebuilder(log)})
 	if err != nil {
 		return err
@@ -172,7 +185,7 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log) (err error) {
 		c.frozen.Wait()
 		err = errors.Join(err, c.close())
 	}()
-	w, err := watch(p.o.Path + "-wal")
+	w, err := watch(src.path + "-wal")
 	if err != nil {
 		return err
 	}

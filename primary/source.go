@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -45,7 +46,8 @@ func statID(path string) (fileID, error) {
 //
 // A connection inside a transaction cannot checkpoint, hence the roles.
 type source struct {
-	path string
+	name string // as configured; may lead to path through symbolic links
+	path string // SQLite keeps -wal and -shm beside this one
 	id   fileID // of the database file
 	shm  fileID
 	wal  fileID
@@ -73,7 +75,11 @@ func openSource(path string) (_ *source, err error) {
 	case info.IsDir():
 		return nil, fmt.Errorf("%s is a directory: %w; set path to a database file", path, ErrNotDatabase)
 	}
-	s := &source{path: path}
+	s := &source{name: path}
+	if s.path, err = filepath.EvalSymlinks(path); err != nil {
+		return nil, fmt.Errorf("source database: %w", err)
+	}
+	path = s.path
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -155,12 +161,12 @@ func (s *source) identify() (err error) {
 // or replacing one is invisible to reads.
 func (s *source) unmoved() error {
 	for _, f := range []struct {
-		suffix string
-		want   fileID
-	}{{"", s.id}, {"-wal", s.wal}, {"-shm", s.shm}} {
-		got, err := statID(s.path + f.suffix)
+		path string
+		want fileID
+	}{{s.name, s.id}, {s.path + "-wal", s.wal}, {s.path + "-shm", s.shm}} {
+		got, err := statID(f.path)
 		if err != nil || got != f.want {
-			return fmt.Errorf("%s%s: %w", s.path, f.suffix, errReplaced)
+			return fmt.Errorf("%s: %w", f.path, errReplaced)
 		}
 	}
 	return nil
