@@ -156,6 +156,7 @@ func (v *view) readPages(first uint32, dst []byte) (int, error) {
 		page, end := first+uint32(i), (i+1)*v.pageSize
 		image := dst[end-v.pageSize : end]
 		frame, framed := v.frames[page]
+		err := error(nil) // the file may end inside the run: what lies beyond is in frames
 		switch {
 		case framed:
 			err = readFull(v.log, image, sqlitefile.FrameOffset(frame, v.pageSize)+sqlitefile.FrameHeaderSize)
