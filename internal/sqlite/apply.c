@@ -32,6 +32,7 @@ void rq_target_free(rq_target *t) {
   free(t->bits);
   free(t->old);
   free(t->new);
+  rq_shape_free(t->shape);
   free(t);
 }
 
@@ -113,10 +114,11 @@ static int bind_set(rq_target *t, sqlite3_stmt *stmt, int *i) {
   return SQLITE_OK;
 }
 
-static int bind_key(rq_target *t, sqlite3_stmt *stmt, int i, int64_t rowid) {
+// bind_key binds the rowid, or else the key among the fields f.
+static int bind_key(rq_target *t, sqlite3_stmt *stmt, int i, int64_t rowid, const rq_field *f) {
   if (t->key == 0) return sqlite3_bind_int64(stmt, i, rowid);
   for (int k = 0; k < t->key; k++) {
-    int rc = bind_field(stmt, i + k, &t->old[k], t->encoding);
+    int rc = bind_field(stmt, i + k, &f[k], t->encoding);
     if (rc != SQLITE_OK) return rc;
   }
   return SQLITE_OK;
@@ -152,7 +154,7 @@ static void changed(rq_target *t, int nold, int nnew) {
 
 static int run_delete(sqlite3 *db, rq_target *t, sqlite3_stmt *stmt, int64_t rowid, int *rc) {
   t->dirty = 1;
-  *rc = bind_key(t, stmt, 1, rowid);
+  *rc = bind_key(t, stmt, 1, rowid, t->old);
   return *rc == SQLITE_OK ? execute(db, stmt, rc) : RQ_SQL;
 }
 
@@ -202,8 +204,51 @@ static int apply_update(sqlite3 *db, const rq_change *c, int nold, int nnew, int
   int i = 1;
   t->dirty = 1;
   *rc = bind_set(t, stmt, &i);
-  if (*rc == SQLITE_OK) *rc = bind_key(t, stmt, i, c->rowid);
+  if (*rc == SQLITE_OK) *rc = bind_key(t, stmt, i, c->rowid, t->old);
   return *rc == SQLITE_OK ? execute(db, stmt, rc) : RQ_SQL;
+}
+
+// read_row hashes the row that stmt selects, which must be there.
+static int read_row(rq_target *t, sqlite3_stmt *stmt, int64_t rowid, const rq_field *key, uint64_t h[2], int *rc) {
+  t->dirty = 1;
+  *rc = bind_key(t, stmt, 1, rowid, key);
+  if (*rc != SQLITE_OK) return RQ_SQL;
+  int status = RQ_OK, step = sqlite3_step(stmt);
+  if (step == SQLITE_ROW)
+    *rc = rq_row_hash(stmt, t->shape, h);
+  else if (step == SQLITE_DONE)
+    status = RQ_DIVERGED;
+  else
+    *rc = step;
+  sqlite3_reset(stmt);
+  return *rc == SQLITE_OK ? status : RQ_SQL;
+}
+
+static int apply_parsed(sqlite3 *db, const rq_change *c, int nold, int nnew, int *rc) {
+  switch (c->op) {
+  case RQ_DELETE:
+    return apply_delete(db, c, rc);
+  case RQ_UPDATE:
+    return apply_update(db, c, nold, nnew, rc);
+  }
+  return apply_insert(db, c, nnew, rc);
+}
+
+// apply_summed makes a change between two looks at its row. The sum moves only
+// when the change is made: one that needs a statement starts over.
+static int apply_summed(sqlite3 *db, const rq_change *c, int nold, int nnew, int *rc) {
+  rq_target *t = c->target;
+  uint64_t before[2] = {0, 0}, after[2] = {0, 0};
+  memset(t->bits, 0, set_bytes(t));
+  sqlite3_stmt *row = find(t, RQ_SELECT);
+  if (!row) return RQ_NEED;
+  int status = RQ_OK;
+  if (c->op != RQ_INSERT) status = read_row(t, row, c->rowid, t->old, before, rc);
+  if (status == RQ_OK) status = apply_parsed(db, c, nold, nnew, rc);
+  if (status == RQ_OK && c->op != RQ_DELETE) status = read_row(t, row, c->rowid, t->new, after, rc);
+  if (status != RQ_OK) return status;
+  for (int i = 0; i < 2; i++) t->sum[i] += after[i] - before[i];
+  return RQ_OK;
 }
 
 static int apply_one(sqlite3 *db, const rq_change *c, int *rc) {
@@ -217,13 +262,7 @@ static int apply_one(sqlite3 *db, const rq_change *c, int *rc) {
     nnew = rq_parse((const unsigned char *)c->new, c->nnew, t->new, t->fields);
     if (nnew < t->key) return RQ_RECORD;
   }
-  switch (c->op) {
-  case RQ_DELETE:
-    return apply_delete(db, c, rc);
-  case RQ_UPDATE:
-    return apply_update(db, c, nold, nnew, rc);
-  }
-  return apply_insert(db, c, nnew, rc);
+  return t->shape ? apply_summed(db, c, nold, nnew, rc) : apply_parsed(db, c, nold, nnew, rc);
 }
 
 // forget drops every binding that points into the batch.

@@ -2,13 +2,14 @@
 #define REPLICATOR_APPLY_H
 
 #include "record.h"
+#include "rowsum.h"
 #include "sqlite.h"
 
 // The statements that a table keeps. A table is written in few shapes; a workload
 // of more different column sets than this prepares again.
 #define RQ_SLOTS 64
 
-enum { RQ_DELETE = 1, RQ_UPDATE = 2, RQ_INSERT = 3 };
+enum { RQ_DELETE = 1, RQ_UPDATE = 2, RQ_INSERT = 3, RQ_SELECT = 4 };
 
 enum {
   RQ_OK = 0,
@@ -37,6 +38,8 @@ typedef struct {
   uint64_t clock;
   uint64_t *bindable;  // fields that SQL may set
   rq_field *old, *new; // the change at hand
+  rq_shape *shape;     // of the rows that are summed; 0 = none are
+  uint64_t sum[2];     // of the rows written less those that were there before
   int kind;            // the shape that RQ_NEED asks for
   uint64_t *bits;
   rq_slot slot[RQ_SLOTS];

@@ -280,6 +280,8 @@ func TestApplyEqualsSQL(t *testing.T) {
 		defer s.c.Close()
 		replica := memoryDB(rt, t, encoding, schema+"; CREATE TRIGGER g AFTER INSERT ON t BEGIN DELETE FROM t; END")
 		defer replica.Close()
+		replica.rowSums = true
+		var sum [2]uint64
 		for range 3 {
 			var err error
 			s.table, err = s.c.Table("t")
@@ -295,6 +297,11 @@ func TestApplyEqualsSQL(t *testing.T) {
 				rt.Fatalf("%s: change %d of %d: %v", schema, n, len(s.changes), err)
 			}
 			s.changes = nil
+			change := target.TakeSum()
+			sum[0], sum[1] = sum[0]+change[0], sum[1]+change[1]
+			if a, b := sumOf(t, s.c, "t"), sumOf(t, replica, "t"); a != b || sum != b {
+				rt.Fatalf("%s: sums: source %x, replica %x, of its changes %x", schema, a, b, sum)
+			}
 			if diff := cmp.Diff(rows(t, s.c, s.table), rows(t, replica, target.Table())); diff != "" {
 				rt.Fatalf("%s (-source +replica)\n%s", schema, diff)
 			}

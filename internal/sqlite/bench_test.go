@@ -13,9 +13,9 @@ const (
 )
 
 // benchTable fills a million rows with a random text key, which is indexed.
-func benchTable(b *testing.B, rows int) (*Conn, *Target) {
+func benchTable(b *testing.B, rows int, sums bool) (*Conn, *Target) {
 	b.Helper()
-	c, _ := openTest(b, Options{CacheBytes: 64 << 20})
+	c, _ := openTest(b, Options{CacheBytes: 64 << 20, RowSums: sums})
 	mustExec(b, c, "CREATE TABLE t(id INTEGER PRIMARY KEY, k TEXT, a INT, b REAL, c TEXT); CREATE INDEX i ON t(k)")
 	mustExec(b, c, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<`+fmt.Sprint(rows)+`)
 		INSERT INTO t SELECT i, printf('%08x', i*2654435761 % 4294967296), i, i/3.0, 'some text of usual length, 40 bytes long.' FROM n WHERE `+fmt.Sprint(rows)+`>0`)
@@ -31,9 +31,16 @@ func benchRecord(i int64, a int) []byte {
 		text("some text of usual length, 40 bytes long."))
 }
 
-// benchApply times Apply alone: changes are made, and checkpoints run, off the clock.
+// benchApply times Apply alone, without and with sums: changes are made, and
+// checkpoints run, off the clock.
 func benchApply(b *testing.B, rows int, change func(t *Target, i int) Change) {
-	c, target := benchTable(b, rows)
+	for _, sums := range []bool{false, true} {
+		b.Run(fmt.Sprintf("sums=%t", sums), func(b *testing.B) { benchApplyOn(b, rows, sums, change) })
+	}
+}
+
+func benchApplyOn(b *testing.B, rows int, sums bool, change func(t *Target, i int) Change) {
+	c, target := benchTable(b, rows, sums)
 	changes := make([]Change, benchBatch)
 	b.ReportAllocs()
 	b.ResetTimer()

@@ -33,6 +33,10 @@ type Options struct {
 	BusyTimeout time.Duration // how long SQLite itself waits for a lock; 0 = not at all
 	CacheBytes  int64         // page cache limit; 0 = SQLite's default, 2 MB
 	Synchronous string        // NORMAL (""), FULL or EXTRA; never less, see the package comment
+
+	// RowSums lets Apply read every row before and after it changes it, and keep by
+	// how much the row-set hash of each target changes; see Target.TakeSum.
+	RowSums bool
 }
 
 // A Conn is one SQLite connection. Only Interrupt may be called while another
@@ -43,6 +47,9 @@ type Conn struct {
 	stmts   stmtCache
 	targets map[*Target]struct{} // live targets, closed with the connection
 	batch   *batch               // made by the first Apply
+	rowSums bool                 // Options.RowSums
+
+	constants *constants // made by the first Missing
 
 	schemaEdited bool // the parsed schema may be one that a rollback takes back
 }
@@ -74,7 +81,7 @@ func open(name string, o Options) (*Conn, error) {
 	}
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
-	c := &Conn{targets: make(map[*Target]struct{})}
+	c := &Conn{targets: make(map[*Target]struct{}), rowSums: o.RowSums}
 	rc := C.sqlite3_open_v2(cname, &c.db, flags|C.SQLITE_OPEN_URI|C.SQLITE_OPEN_NOMUTEX|C.SQLITE_OPEN_EXRESCODE, nil)
 	if rc == C.SQLITE_OK {
 		if err := c.configure(o); err != nil {
@@ -182,6 +189,10 @@ func (c *Conn) Close() error {
 	if c.batch != nil {
 		c.batch.free()
 		c.batch = nil
+	}
+	if c.constants != nil {
+		_ = c.constants.c.Close() // in memory: nothing to lose
+		c.constants = nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,97 +1,14 @@
 #include "content.h"
 
-#include <string.h>
-
-// The state is that of MurmurHash3 x64 128 (public domain, Austin Appleby). Every
-// value starts with a block of its own: storage class and length in one half, its
-// first eight bytes in the other; the rest follows in blocks padded with zeros. So
-// no two rows of different values feed the same blocks.
-typedef struct {
-  uint64_t a, b;
-} hash;
-
-static uint64_t rotl(uint64_t x, int r) { return x << r | x >> (64 - r); }
-
-static void block(hash *h, uint64_t x, uint64_t y) {
-  const uint64_t c1 = 0x87c37b91114253d5u, c2 = 0x4cf5ad432745937fu;
-  h->a ^= rotl(x * c1, 31) * c2;
-  h->a = (rotl(h->a, 27) + h->b) * 5 + 0x52dce729;
-  h->b ^= rotl(y * c2, 33) * c1;
-  h->b = (rotl(h->b, 31) + h->a) * 5 + 0x38495ab5;
-}
-
-static uint64_t mix(uint64_t x) {
-  x = (x ^ x >> 33) * 0xff51afd7ed558ccdu;
-  x = (x ^ x >> 33) * 0xc4ceb9fe1a85ec53u;
-  return x ^ x >> 33;
-}
-
-// load reads n <= 8 bytes, little-endian on every machine.
-static uint64_t load(const unsigned char *p, uint64_t n) {
-  uint64_t x = 0;
-  if (n >= 8) {
-    for (int i = 7; i >= 0; i--) x = x << 8 | p[i];
-    return x;
-  }
-  while (n > 0) x = x << 8 | p[--n];
-  return x;
-}
-
-static void bytes(hash *h, int class, const unsigned char *p, uint64_t n) {
-  uint64_t i = n < 8 ? n : 8;
-  block(h, (uint64_t)class | n << 3, load(p, i));
-  for (; i + 16 <= n; i += 16) block(h, load(p + i, 8), load(p + i + 8, 8));
-  if (i < n) {
-    uint64_t left = n - i;
-    block(h, load(p + i, left), left > 8 ? load(p + i + 8, left - 8) : 0);
-  }
-}
-
-static int value(hash *h, sqlite3_stmt *stmt, int i) {
-  int class = sqlite3_column_type(stmt, i);
-  switch (class) {
-  case SQLITE_INTEGER:
-    block(h, SQLITE_INTEGER, (uint64_t)sqlite3_column_int64(stmt, i));
-    return SQLITE_OK;
-  case SQLITE_FLOAT: {
-    double d = sqlite3_column_double(stmt, i) + 0.0; // -0.0 + 0.0 is 0.0
-    uint64_t bits;
-    memcpy(&bits, &d, sizeof bits);
-    block(h, SQLITE_FLOAT, bits);
-    return SQLITE_OK;
-  }
-  case SQLITE_TEXT:
-  case SQLITE_BLOB: {
-    // Of a text, too, this is the stored bytes: it converts nothing.
-    const unsigned char *p = sqlite3_column_blob(stmt, i);
-    uint64_t n = (uint64_t)sqlite3_column_bytes(stmt, i);
-    if (!p && n) return SQLITE_NOMEM;
-    bytes(h, class, p, n);
-    return SQLITE_OK;
-  }
-  }
-  block(h, SQLITE_NULL, 0);
-  return SQLITE_OK;
-}
-
-int rq_sum_rows(sqlite3_stmt *stmt, rq_sum *s, int max) {
+int rq_sum_rows(sqlite3_stmt *stmt, const rq_shape *shape, rq_sum *s, int max) {
   for (int left = max; left > 0; left--) {
+    uint64_t h[2];
     int rc = sqlite3_step(stmt);
     if (rc != SQLITE_ROW) return rc;
-    hash h = {0x9e3779b97f4a7c15u, 0xc2b2ae3d27d4eb4fu};
-    int n = sqlite3_data_count(stmt);
-    for (int i = 0; i < n; i++) {
-      rc = value(&h, stmt, i);
-      if (rc != SQLITE_OK) return rc;
-    }
-    h.a ^= (uint64_t)n;
-    h.b ^= (uint64_t)n;
-    h.a += h.b;
-    h.b += h.a;
-    h.a = mix(h.a);
-    h.b = mix(h.b);
-    s->sum[0] += h.a + h.b;
-    s->sum[1] += h.a + 2 * h.b;
+    rc = rq_row_hash(stmt, shape, h);
+    if (rc != SQLITE_OK) return rc;
+    s->sum[0] += h[0];
+    s->sum[1] += h[1];
     s->rows++;
   }
   return SQLITE_ROW;

@@ -6,7 +6,6 @@ import "C"
 import (
 	"context"
 	"fmt"
-	"strings"
 )
 
 // Reserved is the prefix of the names that belong to the project: never captured,
@@ -29,11 +28,10 @@ type SchemaRow struct{ Type, Name, Table, SQL string }
 const sumRows = 4096
 
 // Content hashes every ordinary table of the main database, shadow tables and
-// SQLite's own included, sorted by name, and the schema's text. A row counts with
-// its rowid and the values of all columns that are not generated, as SQL returns
-// them: storage class and bytes, text in the database's encoding (so files of
-// different encodings cannot be compared), -0.0 as 0.0. Names with the prefix
-// Reserved do not count, and virtual tables are never asked.
+// SQLite's own included, sorted by name, and the schema's text. FORMAT.md of package
+// cdc ("Row-set hash") says what of a row counts: its logical values, with text in
+// the database's encoding, so that files of different encodings cannot be compared.
+// Names with the prefix Reserved do not count, and virtual tables are never asked.
 //
 // The caller holds a transaction, so that all of it is one state. progress, unless
 // nil, learns the number of rows so far from time to time.
@@ -73,28 +71,29 @@ func (c *Conn) sumTable(ctx context.Context, name string, progress func(uint64))
 	if err != nil {
 		return TableSum{}, err
 	}
-	var list []string
-	if table.RowidName != "" {
-		list = append(list, quote(table.RowidName))
+	shape, err := c.shape(table)
+	if err != nil {
+		return TableSum{}, err
 	}
-	for _, col := range table.Columns {
-		if col.Generated == None {
-			list = append(list, quote(col.Name))
-		}
-	}
+	defer C.rq_shape_free(shape)
 	// Not from a covering index: it is the table that counts.
-	sum, err := c.sum(ctx, "SELECT "+strings.Join(list, ",")+" FROM main."+quote(table.Name)+" NOT INDEXED", progress)
+	sum, err := c.sum(ctx, "SELECT "+table.summed()+" FROM main."+quote(table.Name)+" NOT INDEXED", shape, progress)
 	sum.Name = table.Name
 	return sum, err
 }
 
 func (c *Conn) sumSchema(ctx context.Context) ([2]uint64, error) {
-	sum, err := c.sum(ctx, "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"+unreserved, func(uint64) {})
+	shape := C.rq_shape_new(4, 0)
+	if shape == nil {
+		return [2]uint64{}, errNoMemory
+	}
+	defer C.rq_shape_free(shape)
+	sum, err := c.sum(ctx, "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"+unreserved, shape, func(uint64) {})
 	return sum.Sum, err
 }
 
 // sum hashes the rows of a query.
-func (c *Conn) sum(ctx context.Context, sql string, progress func(uint64)) (TableSum, error) {
+func (c *Conn) sum(ctx context.Context, sql string, shape *C.rq_shape, progress func(uint64)) (TableSum, error) {
 	if c.db == nil {
 		return TableSum{}, ErrClosed
 	}
@@ -109,7 +108,7 @@ func (c *Conn) sum(ctx context.Context, sql string, progress func(uint64)) (Tabl
 		if err := ctx.Err(); err != nil {
 			return TableSum{}, err
 		}
-		rc := C.rq_sum_rows(stmt, &s, sumRows)
+		rc := C.rq_sum_rows(stmt, shape, &s, sumRows)
 		if rc == C.SQLITE_INTERRUPT && ctx.Err() != nil {
 			return TableSum{}, ctx.Err()
 		}

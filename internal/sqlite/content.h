@@ -1,7 +1,7 @@
 #ifndef REPLICATOR_CONTENT_H
 #define REPLICATOR_CONTENT_H
 
-#include "sqlite.h"
+#include "rowsum.h"
 
 typedef struct {
   uint64_t rows;
@@ -10,6 +10,6 @@ typedef struct {
 
 // rq_sum_rows steps stmt over at most max rows, adding each to s, and returns
 // SQLITE_ROW when there may be more, SQLITE_DONE at the end, or an error code.
-int rq_sum_rows(sqlite3_stmt *stmt, rq_sum *s, int max);
+int rq_sum_rows(sqlite3_stmt *stmt, const rq_shape *shape, rq_sum *s, int max);
 
 #endif

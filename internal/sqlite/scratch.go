@@ -12,7 +12,10 @@ import (
 // sqlite_ are fine, and so are functions and collations that this program does not
 // know. It cannot describe text that SQLite itself would call a malformed schema,
 // and reports Table.UnknownCollations only of automatic indexes.
-type Scratch struct{ c *Conn }
+type Scratch struct {
+	c         *Conn
+	constants map[string]*constants // by encoding
+}
 
 // NewScratch opens the in-memory database.
 func NewScratch() (*Scratch, error) {
@@ -24,11 +27,17 @@ func NewScratch() (*Scratch, error) {
 	if err := c.Exec("CREATE TABLE scratch(a)"); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &Scratch{c}, nil
+	return &Scratch{c, map[string]*constants{}}, nil
 }
 
-// Close frees the database.
-func (s *Scratch) Close() error { return s.c.Close() }
+// Close frees the databases.
+func (s *Scratch) Close() error {
+	errs := []error{s.c.Close()}
+	for _, k := range s.constants {
+		errs = append(errs, k.c.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // Describe returns the table that createSQL makes when it stands in a schema under
 // name. It holds no data and has no explicit index.

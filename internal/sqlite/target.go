@@ -51,6 +51,12 @@ func (c *Conn) Target(table Table) (*Target, error) {
 		}
 	}
 	t := &Target{table: table, conn: c, h: h}
+	if c.rowSums {
+		if err := t.sumWith(); err != nil {
+			C.rq_target_free(h)
+			return nil, err
+		}
+	}
 	c.targets[t] = struct{}{}
 	return t, nil
 }
@@ -89,6 +95,8 @@ func (t *Target) prepare() error {
 		sql = "DELETE FROM " + t.name() + t.where(1)
 	case C.RQ_UPDATE:
 		sql = t.updateSQL(fields)
+	case C.RQ_SELECT:
+		sql = t.selectSQL()
 	default:
 		sql = t.insertSQL(fields)
 	}

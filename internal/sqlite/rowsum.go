@@ -1,0 +1,87 @@
+package sqlite
+
+// #include <stdlib.h>
+// #include "rowsum.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// summed is the list of what a SELECT reads to hash the rows of t.
+func (t Table) summed() string {
+	var list []string
+	if t.SumsRowid() {
+		list = append(list, quote(t.RowidName))
+	}
+	for _, i := range t.Summed() {
+		list = append(list, quote(t.Columns[i].Name))
+	}
+	if len(list) == 0 { // only a key that does not count: a SELECT needs a column
+		list = append(list, "NULL")
+	}
+	return strings.Join(list, ",")
+}
+
+// shape makes what rq_row_hash needs for a SELECT of t.summed.
+func (c *Conn) shape(t Table) (*C.rq_shape, error) {
+	missing, err := c.Missing(t)
+	if err != nil {
+		return nil, err
+	}
+	columns := t.Summed()
+	fixed := 0
+	if t.SumsRowid() {
+		fixed = 1
+	}
+	s := C.rq_shape_new(C.int(fixed), C.int(len(columns)))
+	if s == nil {
+		return nil, errNoMemory
+	}
+	for i, column := range columns {
+		if !setMissing(s, i, missing[column]) {
+			C.rq_shape_free(s)
+			return nil, errNoMemory
+		}
+	}
+	return s, nil
+}
+
+var errNoMemory = errors.New("sqlite: out of memory")
+
+func setMissing(s *C.rq_shape, i int, v Value) bool {
+	p := C.CBytes([]byte(v.Bytes))
+	defer C.free(p)
+	return C.rq_shape_set(s, C.int(i), C.int(v.Class), C.int64_t(v.Int), C.double(v.Float), p, C.uint64_t(len(v.Bytes))) != 0
+}
+
+// sumWith adds to Target what Apply needs to sum the rows that it changes.
+func (t *Target) sumWith() error {
+	s, err := t.conn.shape(t.table)
+	if err != nil {
+		return fmt.Errorf("sqlite: target %q: %w", t.table.Name, err)
+	}
+	t.h.shape = s
+	return nil
+}
+
+// TakeSum returns by how much the table's row-set hash has changed, new rows less
+// old ones, through Apply since the last call, and starts over. It is zero unless
+// the connection has Options.RowSums. Both are read from the file: the old row
+// before each change, the new row after it. What a rollback undoes is counted all
+// the same: take it and drop it. ResetTargets drops it, too.
+func (t *Target) TakeSum() (sum [2]uint64) {
+	if t.h == nil {
+		return sum
+	}
+	sum = [2]uint64{uint64(t.h.sum[0]), uint64(t.h.sum[1])}
+	t.h.sum[0], t.h.sum[1] = 0, 0
+	return sum
+}
+
+// selectSQL reads the row that a change is about.
+func (t *Target) selectSQL() string {
+	return "SELECT " + t.table.summed() + " FROM " + t.name() + " NOT INDEXED" + t.where(1)
+}
