@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -27,8 +28,7 @@ func (t *tables) borrow(shape sqlite.Table) (sqlite.Table, error) {
 			column = c.Name
 		}
 	}
-	err = t.conn.Exec("ALTER TABLE main." + quote(shape.Name) + " RENAME COLUMN " + quote(column) + " TO " + reserved + "oid")
-	if err != nil {
+	if err := t.rename(shape.Name, column); err != nil {
 		return shape, fmt.Errorf("%w: its columns have taken every name of the rowid: %w", errUnwritable, err)
 	}
 	after, err := schemaTexts(t.conn)
@@ -41,6 +41,17 @@ func (t *tables) borrow(shape sqlite.Table) (sqlite.Table, error) {
 		}
 	}
 	return t.conn.Table(shape.Name)
+}
+
+// rename gives a column a name of our own. ALTER TABLE reads the whole schema and
+// stops at a view or trigger that does not parse, as the source's may, or whose
+// virtual table is not complete yet; an open schema makes it pass over those.
+func (t *tables) rename(table, column string) error {
+	if err := t.conn.Exec("PRAGMA writable_schema=ON"); err != nil {
+		return err
+	}
+	err := t.conn.Exec("ALTER TABLE main." + quote(table) + " RENAME COLUMN " + quote(column) + " TO " + reserved + "oid")
+	return errors.Join(err, t.conn.Exec("PRAGMA writable_schema=OFF"))
 }
 
 // giveBack restores the schema's own text.
