@@ -54,6 +54,7 @@ type rig struct {
 	source string
 	hint   string
 	tuning tuning
+	resync bool // the pipeline may close a gap by the difference
 
 	work     *process
 	conn     *stream.Conn
@@ -63,7 +64,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T, seed uint64) *rig {
-	g := &rig{t: t, ctx: patient(t), seed: seed, dir: folder(t), tuning: roomy()}
+	g := &rig{t: t, ctx: patient(t), seed: seed, dir: folder(t), tuning: roomy(), resync: seed%4 < 2}
 	if seed%2 == 0 {
 		g.tuning = tight()
 	}
@@ -119,12 +120,16 @@ func (g *rig) change() {
 func (g *rig) startPrimary() {
 	g.t.Helper()
 	g.starts++
-	p, err := primary.New(primary.Options{
+	o := primary.Options{
 		Name: "app", Path: g.source, Dir: filepath.Join(g.dir, "primary"), Node: "primary-1",
 		Stream: primaryStream{g.conn.Stream("app", stream.StreamConfig{Poll: 100 * time.Millisecond})}, Snapshots: g.conn.Objects("app", 1),
 		Sources: &primary.Sources{}, Capture: g.tuning.capture, Snapshot: g.tuning.snapshot, ChangeLog: g.tuning.changeLog,
 		Clock: time.Now, Logger: logger(g.t, fmt.Sprintf("primary/%d", g.starts)),
-	})
+	}
+	if g.resync {
+		o.Replay = replay
+	}
+	p, err := primary.New(o)
 	g.must(err)
 	g.pipeline, g.stopping = p, serve(g.t, "primary", p.Run)
 }
@@ -221,6 +226,9 @@ func (c *copied) waitFor(at cdc.Position) {
 // TestDifferential compares after each round with nothing stopped in between.
 func TestDifferential(t *testing.T) {
 	eachSeed(t, []uint64{1, 2, 3, 4, 5, 6}, func(g *rig) {
+		if g.seed%3 == 0 { // a database that has a past
+			g.change()
+		}
 		g.startPrimary()
 		r := g.startReplica("replica")
 		for range *roundsFlag {
@@ -236,7 +244,7 @@ func TestDifferential(t *testing.T) {
 // TestDifferentialRestarts stops one side or both between the rounds, some of
 // which are written while the primary is away.
 func TestDifferentialRestarts(t *testing.T) {
-	eachSeed(t, []uint64{11, 12}, func(g *rig) {
+	eachSeed(t, []uint64{11, 12, 13, 16}, func(g *rig) {
 		r := seeded(g.seed, 2)
 		g.startPrimary()
 		c := g.startReplica("replica")
@@ -305,4 +313,42 @@ func (g *rig) facts(c *sqlite.Conn) string {
 	tables, schema, err := c.Content(g.ctx, nil)
 	g.must(err)
 	return fmt.Sprint(tables, schema)
+}
+
+// TestDifferentialReplaced puts another database in the source's place, of another
+// shape if the seed has it so: while the primary is away, and under it.
+func TestDifferentialReplaced(t *testing.T) {
+	eachSeed(t, []uint64{41, 42}, func(g *rig) {
+		g.startPrimary()
+		r := g.startReplica("replica")
+		g.change()
+		g.equal(r)
+		g.stopPrimary()
+		g.replace(g.seed + 1000)
+		g.startPrimary()
+		g.change()
+		g.equal(r)
+		g.replace(g.seed + 2000)
+		g.change()
+		g.equal(r)
+	})
+}
+
+// replace ends the workload and begins another one on a new file of that name.
+func (g *rig) replace(seed uint64) {
+	g.t.Helper()
+	g.must(g.work.wait())
+	next := filepath.Join(g.dir, "next.db")
+	args := []string{next, fmt.Sprint(seed)}
+	w := spawn(g.t, "workload", args...)
+	_, err := w.do("50")
+	g.must(err)
+	g.must(w.wait()) // the last connection checkpoints: one file is all there is
+	for _, suffix := range []string{"-wal", "-shm"} {
+		g.must(os.RemoveAll(g.source + suffix))
+	}
+	g.must(os.Rename(next, g.source))
+	g.work = spawn(g.t, "workload", g.source, fmt.Sprint(seed))
+	_, err = g.work.do("0")
+	g.must(err)
 }

@@ -238,6 +238,21 @@ func (s primaryStream) State(ctx context.Context) (primary.StreamState, error) {
 	return primary.StreamState{Exists: i.Exists, First: i.First, Last: i.Last, Messages: i.Messages, Bytes: i.Bytes, MaxBytes: i.MaxBytes}, err
 }
 
+// A replaying is what the pipeline rebuilds its last state in.
+type replaying struct{ *replica.File }
+
+func (r replaying) Finish() error { return r.File.Finish(true) }
+
+func replay(path string, m snapshot.Manifest) (primary.Replayer, error) {
+	t := m.Totals
+	at := replica.Mark{Position: m.Position, Transactions: t.Transactions, Bytes: t.Bytes, CapturedAt: t.CapturedAt}
+	f, err := replica.OpenFile(path, replica.FileOptions{At: at, SpoolDir: filepath.Dir(path)})
+	if err != nil {
+		return nil, err
+	}
+	return replaying{f}, nil
+}
+
 // A quickClock makes the pauses between two tries short.
 type quickClock struct{}
 

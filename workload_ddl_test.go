@@ -43,6 +43,7 @@ var layouts = []string{
 	"(id INTEGER PRIMARY KEY DESC%s)", // not the rowid
 	"(x%s)",
 	"(rowid TEXT, c REAL%s)",
+	"(rowid TEXT, oid INT, _rowid_ REAL%s)", // nothing left to call the rowid
 	"(k TEXT PRIMARY KEY, u INT UNIQUE%s)",
 	"(id INTEGER PRIMARY KEY, u INT UNIQUE ON CONFLICT REPLACE, u2 INT, UNIQUE(u2, id)%s)",
 	"(id INTEGER PRIMARY KEY, u INT UNIQUE, u2 INT UNIQUE)",

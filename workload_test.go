@@ -131,14 +131,29 @@ func playWorkload(args []string) error {
 
 func seeded(seed, part uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, part)) }
 
-// begin makes the database on the first run.
+// begin makes the database, or goes on with the one there is.
 func (w *workload) begin() error {
 	w.shape = newShape(w.r)
+	_, err := os.Stat(w.path)
+	if err == nil {
+		w.connect()
+		w.shape.pageSize = w.number("PRAGMA page_size")
+		w.names = 10_000
+		w.load()
+		return w.err
+	}
 	if err := createShaped(w.path, w.shape); err != nil {
 		return err
 	}
 	w.connect()
-	w.exec("CREATE TABLE IF NOT EXISTS audit(n INTEGER PRIMARY KEY, what TEXT)")
+	w.load()
+	for range 5 {
+		w.createTable()
+		w.load()
+	}
+	w.createFTS()
+	w.createDocument()
+	w.createRTree()
 	w.load()
 	return w.err
 }
@@ -146,6 +161,7 @@ func (w *workload) begin() error {
 // createShaped makes an empty database in WAL mode. Only the shell can be told to
 // reserve bytes.
 func createShaped(path string, s shape) error {
+	// audit is the one table that stays: triggers write into it.
 	setup := fmt.Sprintf("PRAGMA page_size=%d; PRAGMA auto_vacuum=%d; PRAGMA encoding='%s'; PRAGMA journal_mode=WAL; CREATE TABLE audit(n INTEGER PRIMARY KEY, what TEXT);",
 		s.pageSize, s.autoVacuum, s.encoding)
 	if s.reserved > 0 {
@@ -286,16 +302,19 @@ func (w *workload) transaction() {
 	}
 	w.inTx = true
 	ddl := w.r.IntN(4) == 0
+	depth := 0 // savepoints that are open
 	for i := w.r.IntN(15); i >= 0; i-- {
 		switch n := w.r.IntN(12); {
-		case n == 0:
+		case n <= 1:
+			depth++
 			w.exec("SAVEPOINT s")
-		case n == 1:
+		case n == 2 && depth > 0:
 			w.exec("ROLLBACK TO s")
 			w.load()
-		case n == 2:
+		case n == 3 && depth > 0:
+			depth--
 			w.exec("RELEASE s")
-		case n == 3 && ddl:
+		case n == 4 && ddl:
 			w.step(schemaOperations)
 			w.load()
 		default:
