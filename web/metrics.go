@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
 // states are all states of a database, so that a metric exists for each and an
@@ -41,6 +42,14 @@ var details = map[string]string{
 	"left_off_indexes":                      "Indexes of the source that the replica cannot maintain.",
 	"clock_offset_seconds":                  "Clock of this node minus the primary's, which is taken out of the lag.",
 	"connected":                             "1 while the connection to NATS is up.",
+}
+
+// NewRegistry is a registry with the figures of the process itself: memory,
+// descriptors, goroutines.
+func NewRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
 }
 
 // A collector asks the Source at each scrape.

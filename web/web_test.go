@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/web"
@@ -54,7 +53,7 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 func options(n *node) web.Options {
 	return web.Options{
 		Listen: "127.0.0.1:0", Node: "node-1", Role: "replica", Version: "v1", Source: n,
-		Registry: prometheus.NewRegistry(), Clock: func() time.Time { return noon }, Logger: slog.New(slog.DiscardHandler),
+		Registry: web.NewRegistry(), Clock: func() time.Time { return noon }, Logger: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -321,6 +320,7 @@ func TestMetrics(t *testing.T) {
 		`replicator_replica_lag_seconds{db="cut",replica="r"} 0.5`,
 		`# TYPE replicator_reseeds_total counter`,
 		`replicator_reseeds_total{db="app"} 3`,
+		`# TYPE go_goroutines gauge`,
 	} {
 		if !slices.Contains(strings.Split(body, "\n"), want) {
 			t.Errorf("GET /metrics gives %d without the line %s", code, want)

@@ -8,9 +8,6 @@ import (
 	"os"
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-
 	"github.com/sqlite-replicator/replicator/internal/config"
 	"github.com/sqlite-replicator/replicator/internal/durable"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
@@ -149,8 +146,7 @@ func closeWith(conn *stream.Conn) func(context.Context) error {
 
 // startWeb adds the HTTP server as the last part.
 func startWeb(ctx context.Context, s *stack, o web.Options) (*web.Server, error) {
-	o.Registry = prometheus.NewRegistry()
-	o.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	o.Registry = web.NewRegistry()
 	server, err := web.New(o)
 	if err != nil {
 		return nil, err

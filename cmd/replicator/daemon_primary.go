@@ -52,6 +52,9 @@ func startPrimary(ctx context.Context, e *environment, cfg config.Primary) (*pri
 	d.log.LogAttrs(ctx, slog.LevelInfo, "primary starts", append(cfg.Summary(),
 		slog.Any("max_sqlite_wal", d.cfg.Capture.MaxSQLiteWAL), slog.Any("max_change_log", d.cfg.ChangeLog.MaxSize),
 		slog.Any("stream_max_bytes", d.cfg.Stream.MaxBytes))...)
+	for _, key := range ignored(cfg) {
+		d.log.Warn("setting has no effect in this version", "key", key)
+	}
 	if err := d.connect(ctx); err != nil {
 		return d, err
 	}
@@ -266,6 +269,22 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDataba
 		return g.Wait()
 	}}
 	return db, nil
+}
+
+// ignored are the keys that are set and that no part of the primary looks at
+// yet. None of them loses anything.
+func ignored(c config.Primary) (keys []string) {
+	def := config.DefaultPrimary()
+	if c.Stream.MaxAge != def.Stream.MaxAge {
+		keys = append(keys, "stream.max_age")
+	}
+	if c.ChangeLog.Fsync != def.ChangeLog.Fsync {
+		keys = append(keys, "change_log.fsync")
+	}
+	if c.Capture.PollInterval != def.Capture.PollInterval {
+		keys = append(keys, "capture.poll_interval")
+	}
+	return keys
 }
 
 // spillBytes is what a transaction may take in memory before it goes to a

@@ -110,15 +110,22 @@ func (d *demoRun) start(ctx context.Context) (err error) {
 	if d.primary, err = startPrimary(ctx, &quiet, p); err != nil {
 		return err
 	}
-	// One is made anyway, within a second; whoever watches a demo counts them.
-	if _, err := d.primary.node.Snapshot(ctx, demoDatabase); err != nil {
-		return err
-	}
+	d.hurry(ctx)
 	r := config.DefaultReplica()
 	r.Node, r.DataDir, r.HTTP.Listen, r.NATS.URL = "demo-replica", filepath.Join(d.dir, "replica"), "127.0.0.1:0", d.primary.url
 	r.Databases = []config.ReplicaDatabase{{Name: demoDatabase, Path: d.copy}}
 	d.replica, err = startReplica(ctx, &quiet, r.Resolve(d.dir))
 	return err
+}
+
+// hurry has the snapshot made that the replica starts from. One is made anyway,
+// a second later; whoever watches a demo counts them.
+func (d *demoRun) hurry(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if _, err := d.primary.node.Snapshot(ctx, demoDatabase); err != nil {
+		d.primary.log.Info("no snapshot yet", "err", err)
+	}
 }
 
 func (d *demoRun) close() {

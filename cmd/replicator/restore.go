@@ -188,9 +188,7 @@ func replay(ctx context.Context, a *access, db string, m snapshot.Manifest, to g
 	case to.lsn > info.Last:
 		return at, fmt.Errorf("LSN %d is not in the stream, which ends at %d", to.lsn, info.Last)
 	}
-	f, err := replica.OpenFile(path, replica.FileOptions{At: replica.Mark{
-		Position: m.Position, Transactions: m.Totals.Transactions, Bytes: m.Totals.Bytes, CapturedAt: m.Totals.CapturedAt,
-	}})
+	f, err := openRestored(path, m)
 	if err != nil {
 		return at, err
 	}
