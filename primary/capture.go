@@ -16,6 +16,10 @@ import (
 // sync must be captured again.
 var errLog = errors.New("change log")
 
+// errUndecodable means that a transaction cannot be decoded, now or later. Only
+// the state after it leads on.
+var errUndecodable = errors.New("transaction cannot be decoded")
+
 // A changeLog is where records become durable. *wal.Log is one.
 type changeLog interface {
 	Append(rec []byte, h cdc.Head, b *cdc.Boundary) error
@@ -60,6 +64,7 @@ type captureSetup struct {
 	logger  *slog.Logger
 	// rebuild makes a file of the source as of a boundary; nil: cannot.
 	rebuild func(context.Context, cdc.Position) (path string, err error)
+	doubt   error // why the term before could not go on from the last position; nil: it could
 }
 
 // newCapture attaches to src and continues the history in log: from the last
@@ -168,6 +173,9 @@ func (c *capture) attach(ctx context.Context, tail cdc.Tail) (doubt, err error) 
 	if tail.Position.LSN == 0 {
 		return nil, c.follower.attach(ctx)
 	}
+	if c.doubt != nil {
+		return c.doubt, c.follower.attach(ctx)
+	}
 	err = c.follower.resume(ctx, resumptionOf(tail.Boundary.Source))
 	if errors.Is(err, errUnproved) && c.follower.pinned >= 0 {
 		return err, nil
@@ -188,6 +196,9 @@ func (c *capture) take(before, after sqlitefile.Pages, tx sqlitefile.WALTransact
 	c.unsynced = true
 	c.sorter.reset()
 	if err := c.decoder.transaction(before, after, written, tx.DBSize, c.sorter); err != nil {
+		if errors.Is(err, errInconsistent) || errors.Is(err, errReservedName) {
+			err = fmt.Errorf("%w: %w", errUndecodable, err)
+		}
 		return fmt.Errorf("%s: transaction that ends at frame %d: %w", c.src.path, tx.Last, err)
 	}
 	if err := c.sorter.drain(c.encoder.Op); err != nil {

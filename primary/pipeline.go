@@ -132,13 +132,17 @@ func (p *Pipeline) withLog(ctx context.Context) (err error) {
 
 // capture runs one term after another until the change log fails or ctx ends.
 func (p *Pipeline) capture(ctx context.Context, log *wal.Log) error {
+	var doubt error
 	for said := ""; ; {
-		err := p.term(ctx, log)
+		err := p.term(ctx, log, &doubt)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if errors.Is(err, errLog) {
 			return err
+		}
+		if errors.Is(err, errUndecodable) { // to decode it again would fail again
+			doubt = err
 		}
 		p.status.trouble(troubleCapture, err)
 		if text := err.Error(); text != said { // a file that stays away is said once
@@ -151,8 +155,9 @@ func (p *Pipeline) capture(ctx context.Context, log *wal.Log) error {
 	}
 }
 
-// term captures from an epoch record to the first error.
-func (p *Pipeline) term(ctx context.Context, log *wal.Log) (err error) {
+// term captures from an epoch record to the first error. It clears doubt, which
+// says why the last position leads nowhere, once the history has dealt with it.
+func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err error) {
 	// Claimed before it is opened: to close a second descriptor of a file drops
 	// the locks of whoever has the first.
 	id, err := statID(p.o.Path)
@@ -175,10 +180,11 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log) (err error) {
 	if src.id != id {
 		return fmt.Errorf("%s: %w", p.o.Path, errReplaced)
 	}
-	c, err := newCapture(ctx, src, log, captureSetup{p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger, p.rebuilder(log)})
+	c, err := newCapture(ctx, src, log, captureSetup{p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger, p.rebuilder(log), *doubt})
 	if err != nil {
 		return err
 	}
+	*doubt = nil
 	defer func() {
 		p.snapshots.interrupt(err)
 		p.audits.drop()
