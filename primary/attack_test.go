@@ -14,6 +14,7 @@ import (
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
 	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
+	"github.com/sqlite-replicator/replicator/wal"
 )
 
 // BenchmarkSmallAfterBig decodes one-page transactions after one of many pages.
@@ -98,7 +99,7 @@ func TestSecondNameLeavesTheLocksAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.term(b.ctx, nil); err == nil {
+	if err := p.term(b.ctx, nil, new(error)); err == nil {
 		t.Error("one file under two names was accepted")
 	}
 	if !locked(t, b.path) {
@@ -292,5 +293,133 @@ func TestWriterRightAfterAttach(t *testing.T) {
 	}
 	if _, err := f.poll(); err != nil || n != 1 {
 		t.Errorf("%d transactions: %v", n, err)
+	}
+}
+
+// TestUndecodableTransactionIsPassed: once the source is in order again, the
+// capture goes on behind a transaction that it cannot decode, and it does not
+// write an epoch record for each attempt until then.
+func TestUndecodableTransactionIsPassed(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.start()
+	b.sync()
+	b.exec("CREATE TABLE _replicator_x(v)")
+	failed := func() bool { return b.p.Status().State == StateFailed }
+	for !failed() {
+		nap(time.Millisecond)
+		if b.ctx.Err() != nil {
+			t.Fatal("the reserved name was accepted")
+		}
+	}
+	b.exec("DROP TABLE _replicator_x; INSERT INTO t(v) VALUES(1)")
+	ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+	defer cancel()
+	at, err := b.p.Sync(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at.LSN > 5 {
+		t.Errorf("%d records for one failure: %v", at.LSN, b.kinds())
+	}
+	if !b.has(cdc.Break) {
+		t.Error("the history goes on over a transaction that was not decoded")
+	}
+}
+
+// TestTrimmedBeforePublished: a stream that is empty when the change log has
+// already given up its first records goes on above them.
+func TestTrimmedBeforePublished(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.start()
+	b.sync()
+	b.exec("INSERT INTO t(v) VALUES(1)")
+	b.sync()
+	b.end()
+	log := openLog(t, b)
+	s := &shipper{stream: b.stream, log: trimmedLog(t, log), logger: b.options().Logger}
+	b.stream.set(func(f *fakeStream) { f.first, f.last = 1, 0; clear(f.records) })
+	after, err := s.reconcile(b.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after+1 < s.log.First() {
+		t.Errorf("published from %d, the change log begins at %d", after+1, s.log.First())
+	}
+}
+
+// TestForeignStreamBelowTheChangeLog: another primary's stream is not purged
+// because it is shorter than what was trimmed here.
+func TestForeignStreamBelowTheChangeLog(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.start()
+	b.sync()
+	b.exec("INSERT INTO t(v) VALUES(1)")
+	b.sync()
+	b.end()
+	log := trimmedLog(t, openLog(t, b))
+	other := newBench(t, oneTable)
+	other.start()
+	other.sync()
+	other.end()
+	s := &shipper{stream: other.stream, log: log, logger: b.options().Logger}
+	if _, err := s.reconcile(b.ctx); !errors.Is(err, ErrFenced) {
+		t.Errorf("a foreign stream: %v", err)
+	}
+	if len(other.stream.records) != 1 {
+		t.Error("the foreign stream was purged")
+	}
+	own := &shipper{stream: b.stream, log: log, logger: b.options().Logger}
+	b.stream.set(func(f *fakeStream) { f.last = 1; delete(f.records, 2) })
+	if after, err := own.reconcile(b.ctx); err != nil || after+1 < log.First() {
+		t.Errorf("our own stream goes on after %d: %v", after, err)
+	}
+}
+
+func openLog(t *testing.T, b *bench) *wal.Log {
+	t.Helper()
+	log, err := wal.Open(filepath.Join(b.dir, "log"), wal.Options{SegmentBytes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	return log
+}
+
+// trimmedLog appends to log until a trim has taken its first records.
+func trimmedLog(t *testing.T, log *wal.Log) *wal.Log {
+	t.Helper()
+	term, err := cdc.NewID(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tail := log.Tail()
+	e := cdc.NewEncoder(tail, tail.Position.Epoch+1, term, log.Append)
+	for range 3 {
+		if err := errors.Join(e.Epoch(cdc.Boundary{Source: tail.Boundary.Source}), log.Sync()); err != nil {
+			t.Fatal(err)
+		}
+		tail = log.Tail()
+		e = cdc.NewEncoder(tail, tail.Position.Epoch+1, term, log.Append)
+	}
+	if err := log.Trim(log.Durable()); err != nil {
+		t.Fatal(err)
+	}
+	if log.First() < 3 {
+		t.Fatalf("the change log still begins at %d", log.First())
+	}
+	return log
+}
+
+// TestStreamBeginsWithTheChangeLog: a snapshot right before the first record of
+// the change log must lead into a stream that is made anew.
+func TestStreamBeginsWithTheChangeLog(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.start()
+	b.sync()
+	b.end()
+	log := trimmedLog(t, openLog(t, b))
+	s := &shipper{stream: newFakeStream(), log: log, logger: b.options().Logger}
+	if after, err := s.reconcile(b.ctx); err != nil || after != log.First()-1 {
+		t.Errorf("the stream begins after %d, the change log at %d: %v", after, log.First(), err)
 	}
 }

@@ -138,13 +138,10 @@ func (s *shipper) reconcile(ctx context.Context) (cdc.LSN, error) {
 	}
 	switch {
 	case !state.Exists:
-		start, err := s.start(first)
-		if err != nil {
-			return 0, err
-		}
-		s.logger.Info("stream created", "first_lsn", start)
-		return start - 1, s.stream.Create(ctx, start)
-	case state.Last == 0:
+		// The change log begins outside of any transaction, so the stream can, too.
+		s.logger.Info("stream created", "first_lsn", first)
+		return first - 1, s.stream.Create(ctx, first)
+	case state.Last == 0 && first == 1:
 		return 0, nil
 	case state.Last > s.log.Last():
 		return 0, s.foreign(state, fmt.Sprintf("the change log here ends at %d", s.log.Last()))
@@ -176,29 +173,48 @@ func (s *shipper) same(ctx context.Context, state StreamState) error {
 }
 
 // forward handles a stream that ends before the change log begins: what lies
-// between is gone, so the stream goes on at a record where replicas can start
-// from a snapshot.
+// between is gone, so the stream goes on with the first record that is left,
+// and replicas take up a snapshot. Nothing can be compared byte by byte; a
+// record of another history, or of a later epoch, is foreign.
 func (s *shipper) forward(ctx context.Context, state StreamState, first cdc.LSN) (cdc.LSN, error) {
-	start, err := s.start(first)
-	if err != nil {
-		return 0, err
+	if state.Messages > 0 {
+		theirs, err := s.lastBoundary(ctx, state)
+		if err != nil {
+			return 0, err
+		}
+		ours := s.log.Tail().Position
+		if theirs == nil || theirs.Boundary.Lineage != ours.Lineage || theirs.Epoch > ours.Epoch {
+			return 0, s.foreign(state, "its records are not of the history in the change log here")
+		}
+	}
+	if state.Last+1 == first {
+		return state.Last, nil
 	}
 	s.logger.Warn("the stream ends before the change log begins; it goes on at a later record, replicas take up a snapshot",
-		"stream_last", state.Last, "first_lsn", start)
-	return start - 1, s.stream.PurgeThrough(ctx, start-1)
+		"stream_last", state.Last, "first_lsn", first)
+	return first - 1, s.stream.PurgeThrough(ctx, first-1)
 }
 
-// start is the first record from which a stream can begin: the one after a
-// boundary, or record 1.
-func (s *shipper) start(first cdc.LSN) (cdc.LSN, error) {
-	if first == 1 {
-		return 1, nil
+// lastBoundary is the last boundary record in the stream; nil if there is none
+// above what is no record at all.
+func (s *shipper) lastBoundary(ctx context.Context, state StreamState) (*cdc.Record, error) {
+	for lsn := state.Last; lsn >= max(state.First, 1); lsn-- {
+		b, err := s.stream.Get(ctx, lsn)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		rec, err := cdc.DecodeBoundary(b)
+		if err != nil {
+			return nil, nil // nothing that we wrote
+		}
+		if rec.Boundary != nil {
+			return &rec, nil
+		}
 	}
-	b, err := s.log.Boundary(first)
-	if err != nil {
-		return 0, err
-	}
-	return b.LSN + 1, nil
+	return nil, nil
 }
 
 func (s *shipper) foreign(state StreamState, why string) error {
