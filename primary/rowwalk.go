@@ -1,0 +1,60 @@
+package primary
+
+import (
+	"context"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
+)
+
+// A tableSummer sums the rows of a table by a walk over its b-tree. It holds one
+// row in memory, and a bit for each page.
+type tableSummer struct {
+	side
+	hasher *rowHasher
+	page   func() error // called before each page, unless nil: to pace, to count
+	buf    []byte
+	total  cdc.RowSum
+}
+
+// sum returns the sum of the table at root.
+func (s *tableSummer) sum(ctx context.Context, root uint32) (cdc.RowSum, error) {
+	s.total = cdc.RowSum{}
+	err := sqlitefile.Walk(s.src, root, s.usable, s.count, func(p sqlitefile.Page, _ uint32) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if s.page != nil {
+			if err := s.page(); err != nil {
+				return err
+			}
+		}
+		return s.addPage(p)
+	})
+	return s.total, err
+}
+
+func (s *tableSummer) addPage(p sqlitefile.Page) error {
+	if !holdsRows(p.Type()) {
+		return nil
+	}
+	for i := range p.Cells() {
+		cell, err := p.Cell(i)
+		if err != nil {
+			return err
+		}
+		record, err := sqlitefile.Payload(s.buf, s.src, cell, s.usable)
+		if err != nil {
+			return err
+		}
+		if cell.Overflow != 0 && cap(record) <= keepBuffer {
+			s.buf = record
+		}
+		row, err := s.hasher.hash(cell.Rowid, record)
+		if err != nil {
+			return err
+		}
+		s.total = s.total.Add(row)
+	}
+	return nil
+}
