@@ -37,41 +37,55 @@ func openAccess(e *environment, file string) (*access, error) {
 	}
 	a := &access{role: role}
 	if role == config.RolePrimary {
-		p, err := loadPrimary(e, file)
-		if err != nil {
-			return nil, err
-		}
-		a.dataDir, a.storeKind, a.storeDir = p.DataDir, p.Snapshot.Store, p.Snapshot.Dir
-		a.nats = stream.Options{URL: p.NATS.URL, Credentials: credentials(p.NATS.Credentials), TLS: transport(p.NATS.TLS)}
-		if p.NATS.IsEmbedded() {
-			a.nats.URL, a.nats.TLS = embeddedURL(p.NATS)
-		}
-		for _, d := range p.Databases {
-			a.databases = append(a.databases, d.Name)
-		}
+		err = a.ofPrimary(e, file)
 	} else {
-		r, err := loadReplica(e, file)
-		if err != nil {
-			return nil, err
-		}
-		a.dataDir, a.storeKind, a.storeDir = r.DataDir, r.Snapshot.Store, r.Snapshot.Dir
-		a.nats = stream.Options{URL: r.NATS.URL, Credentials: credentials(r.NATS.Credentials), TLS: transport(r.NATS.TLS)}
-		for _, d := range r.Databases {
-			a.databases = append(a.databases, d.Name)
-		}
+		err = a.ofReplica(e, file)
 	}
 	a.nats.Name = "replicator command"
 	a.nats.Logger = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	return a, nil
+	return a, err
+}
+
+func (a *access) ofPrimary(e *environment, file string) error {
+	p, err := loadPrimary(e, file)
+	if err != nil {
+		return err
+	}
+	a.dataDir, a.storeKind, a.storeDir = p.DataDir, p.Snapshot.Store, p.Snapshot.Dir
+	a.nats = stream.Options{URL: p.NATS.URL, Credentials: credentials(p.NATS.Credentials), TLS: transport(p.NATS.TLS)}
+	for _, d := range p.Databases {
+		a.databases = append(a.databases, d.Name)
+	}
+	if p.NATS.IsEmbedded() {
+		a.nats.URL, a.nats.TLS, err = embeddedURL(p.NATS)
+	}
+	return err
+}
+
+func (a *access) ofReplica(e *environment, file string) error {
+	r, err := loadReplica(e, file)
+	if err != nil {
+		return err
+	}
+	a.dataDir, a.storeKind, a.storeDir = r.DataDir, r.Snapshot.Store, r.Snapshot.Dir
+	a.nats = stream.Options{URL: r.NATS.URL, Credentials: credentials(r.NATS.Credentials), TLS: transport(r.NATS.TLS)}
+	for _, d := range r.Databases {
+		a.databases = append(a.databases, d.Name)
+	}
+	return nil
 }
 
 // embeddedURL is where the embedded server of a running primary listens. Its
 // certificate is the one that is trusted.
-func embeddedURL(n config.PrimaryNATS) (string, stream.TLS) {
-	if n.TLS.CertFile == "" {
-		return "nats://" + n.Embedded.Listen, stream.TLS{}
+func embeddedURL(n config.PrimaryNATS) (string, stream.TLS, error) {
+	address, ok := onThisMachine(n.Embedded.Listen)
+	switch {
+	case !ok:
+		return "", stream.TLS{}, usagef("nats.listen is %q, which does not say where the server is; use the configuration of a replica", n.Embedded.Listen)
+	case n.TLS.CertFile == "":
+		return "nats://" + address, stream.TLS{}, nil
 	}
-	return "tls://" + n.Embedded.Listen, stream.TLS{CA: n.TLS.CertFile}
+	return "tls://" + address, stream.TLS{CA: n.TLS.CertFile}, nil
 }
 
 // database checks name, which may be empty when there is only one.

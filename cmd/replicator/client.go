@@ -86,16 +86,26 @@ func loadHTTP(e *environment, file string) (config.HTTP, error) {
 	return r.HTTP, err
 }
 
-// dialable is the URL of a listener on this machine.
+// dialable is the URL of the HTTP listener of a configuration.
 func dialable(listen string) (string, error) {
+	address, ok := onThisMachine(listen)
+	if !ok {
+		return "", usagef("http.listen is %q, which does not say where the server is; use --url", listen)
+	}
+	return "http://" + address, nil
+}
+
+// onThisMachine is where a listener is reached from here. It is false for one
+// that has chosen its port by itself.
+func onThisMachine(listen string) (address string, ok bool) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || port == "0" {
-		return "", usagef("http.listen is %q, which says not where the server is; use --url", listen)
+		return "", false
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	return "http://" + net.JoinHostPort(host, port), nil
+	return net.JoinHostPort(host, port), true
 }
 
 // An answerError is an error that the node answered with.

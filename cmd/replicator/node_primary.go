@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -87,6 +88,9 @@ func (d *sourceDatabase) describe() web.Database {
 	}
 	if err := d.err(); err != nil {
 		w.State, w.Error = primary.StateFailed, err.Error()
+		if errors.Is(err, primary.ErrFenced) {
+			w.State = primary.StateFenced
+		}
 	}
 	if p := s.Snapshot.Working; p != nil {
 		w.Progress = &web.Progress{What: "snapshot", Unit: "bytes", Done: p.Bytes, Total: p.Total, PerSecond: p.Rate(now)}
