@@ -38,7 +38,7 @@ bench:
 	$(GO) test -tags "$(TAGS)" -run='^$$' -bench=. -benchtime=$(BENCHTIME) ./...
 
 soak:
-	SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) $(GO) test -tags "$(TAGS)" -run='^TestSoak$$' -count=1 -v -timeout=0 ./cmd/replicator
+	$(GO) test -tags "$(TAGS)" -run='^TestSoak$$' -count=1 -v -timeout=0 . -soak.seconds $(SECONDS) -soak.seed $(SEED)
 
 # go.mod and go.sum say what the code imports, no more and no less.
 tidy-check:
