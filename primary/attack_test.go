@@ -418,8 +418,36 @@ func TestStreamBeginsWithTheChangeLog(t *testing.T) {
 	b.sync()
 	b.end()
 	log := trimmedLog(t, openLog(t, b))
-	s := &shipper{stream: newFakeStream(), log: log, logger: b.options().Logger}
+	s := &shipper{stream: newFakeStream(), log: log, created: func() {}, logger: b.options().Logger}
 	if after, err := s.reconcile(b.ctx); err != nil || after != log.First()-1 {
 		t.Errorf("the stream begins after %d, the change log at %d: %v", after, log.First(), err)
+	}
+}
+
+// TestLostStoreIsFilledAgain: when NATS has lost everything, the stream is made
+// again from the change log, and without a snapshot nobody could take it up.
+func TestLostStoreIsFilledAgain(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.start()
+	b.sync()
+	b.awaitSnapshot(1)
+	names, err := b.store.List(b.ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if err := b.store.Delete(b.ctx, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.stream.set(func(s *fakeStream) { s.exists, s.first, s.last = false, 0, 0; clear(s.records) })
+	b.exec("INSERT INTO t(v) VALUES(1)")
+	b.sync()
+	err = b.p.changed.wait(b.ctx, func() bool {
+		list, err := b.store.List(b.ctx, "")
+		return err == nil && len(list) > 0
+	})
+	if err != nil {
+		t.Errorf("no new snapshot: %v", err)
 	}
 }

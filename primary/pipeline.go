@@ -120,7 +120,7 @@ func (p *Pipeline) withLog(ctx context.Context) (err error) {
 	p.status.durable(log)
 	ship := &shipper{
 		stream: p.o.Stream, log: log, logger: p.o.Logger, makeRoom: p.snapshots.makeRoom,
-		trouble: func(err error) { p.status.trouble(troubleShip, err) }, moved: p.changed.notify,
+		trouble: func(err error) { p.status.trouble(troubleShip, err) }, moved: p.changed.notify, created: p.snapshots.forget,
 	}
 	p.ship.Store(ship)
 	g, ctx := errgroup.WithContext(ctx)

@@ -69,6 +69,7 @@ type shipper struct {
 	// trouble reports what the shipper waits for; nil when it ships.
 	trouble func(error)
 	moved   func() // published has changed
+	created func() // a stream was made: what else NATS held may be gone, too
 }
 
 // Run ships until ctx ends or the change log fails or the primary is fenced.
@@ -140,7 +141,11 @@ func (s *shipper) reconcile(ctx context.Context) (cdc.LSN, error) {
 	case !state.Exists:
 		// The change log begins outside of any transaction, so the stream can, too.
 		s.logger.Info("stream created", "first_lsn", first)
-		return first - 1, s.stream.Create(ctx, first)
+		if err := s.stream.Create(ctx, first); err != nil {
+			return 0, err
+		}
+		s.created()
+		return first - 1, nil
 	case state.Last == 0 && first == 1:
 		return 0, nil
 	case state.Last > s.log.Last():

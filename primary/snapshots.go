@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -26,7 +27,7 @@ type SnapshotOptions struct {
 
 const (
 	dueEvery        = time.Second     // between two looks at whether a snapshot is due
-	crowdedEvery    = 5 * time.Second // between two looks at how full the stream is
+	crowdedEvery    = 5 * time.Second // between two looks at where the stream begins and how full it is
 	snapshotBackOff = 15 * time.Second
 )
 
@@ -43,6 +44,8 @@ type snapshotter struct {
 	broken   cdc.LSN // the last break record known
 	retryAt  time.Time
 	recalled bool // what an earlier run left is known; Run's own
+	// forgotten is set when the snapshots may be gone and must be looked at again.
+	forgotten atomic.Bool
 	// untrimmed is true from a new snapshot until everything below was trimmed;
 	// Run's own.
 	untrimmed bool
@@ -50,6 +53,7 @@ type snapshotter struct {
 	looked    time.Time // at the stream
 	acked     ackHistory
 	percent   snapshot.Progress
+	demand    demand
 }
 
 func newSnapshotter(p *Pipeline) *snapshotter {
@@ -93,12 +97,16 @@ func (s *snapshotter) tick(ctx context.Context, log *wal.Log) (due bool, err err
 	if err := s.trimLog(log); err != nil {
 		return false, err
 	}
+	if s.forgotten.Swap(false) {
+		s.recalled = false
+	}
 	if !s.recalled {
 		if s.recalled, err = s.recall(ctx, log); err != nil || !s.recalled {
 			return false, err
 		}
 	}
 	s.lookAtStream(ctx)
+	s.lookForNewest(ctx)
 	s.trim(ctx)
 	return s.due(log), nil
 }
@@ -120,6 +128,9 @@ func (s *snapshotter) recall(ctx context.Context, log *wal.Log) (bool, error) {
 	return true, nil
 }
 
+// forget makes the next tick look at what snapshots there are.
+func (s *snapshotter) forget() { s.forgotten.Store(true) }
+
 func (s *snapshotter) refresh(ctx context.Context) error {
 	list, err := snapshot.List(ctx, s.p.o.Snapshots)
 	if err != nil && list == nil {
@@ -127,6 +138,7 @@ func (s *snapshotter) refresh(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.newest, s.oldest = snapshot.Manifest{}, 0
 	if s.have = len(list) > 0; s.have {
 		s.newest, s.oldest = list[len(list)-1], list[0].Position.LSN
 	}
@@ -184,7 +196,7 @@ func (s *snapshotter) due(log *wal.Log) bool {
 	switch {
 	case !s.have, s.newest.Position.LSN < s.broken, s.newest.Position.Lineage != tail.Position.Lineage:
 		return true
-	case s.newest.Position.LSN+1 < log.First():
+	case s.newest.Position.LSN+1 < log.First(), s.demand.open(now, s.newest):
 		return true
 	case s.crowded && s.newest.Position.LSN < s.p.published():
 		return true
@@ -194,8 +206,8 @@ func (s *snapshotter) due(log *wal.Log) bool {
 	return int64(grown) >= o.AfterBytes || now.Sub(s.newest.CreatedAt) >= o.Interval
 }
 
-// lookAtStream notes whether the stream is four fifths full: then a snapshot
-// lets it be trimmed before it refuses records.
+// lookAtStream notes where the stream begins, and whether it is four fifths
+// full: then a snapshot lets it be trimmed before it refuses records.
 func (s *snapshotter) lookAtStream(ctx context.Context) {
 	now := s.p.o.Clock()
 	if now.Sub(s.looked) < crowdedEvery {
@@ -209,6 +221,9 @@ func (s *snapshotter) lookAtStream(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.crowded = state.MaxBytes > 0 && state.Bytes > uint64(state.MaxBytes)/5*4
+	if s.demand.first = 0; state.Exists {
+		s.demand.first = state.First
+	}
 }
 
 // Snapshot makes a snapshot now and returns when it is complete.
@@ -249,6 +264,7 @@ func (s *snapshotter) make(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	s.newest, s.have, s.percent = m, true, snapshot.Progress{}
+	s.demand.met()
 	s.mu.Unlock()
 	s.p.changed.notify()
 	s.p.o.Logger.Info("snapshot made", "lsn", m.Position.LSN, "bytes", m.Size(), "stored_bytes", m.StoredSize(), "took", s.p.o.Clock().Sub(began))
