@@ -172,15 +172,6 @@ func (s *source) unmoved() error {
 	return nil
 }
 
-// walBytes is the size of the -wal file.
-func (s *source) walBytes() (int64, error) {
-	info, err := s.log.Stat()
-	if err != nil {
-		return 0, fmt.Errorf("SQLite WAL of %s: %w", s.path, err)
-	}
-	return info.Size(), nil
-}
-
 // marks reads mxFrame and nBackfill. A torn wal-index header is retried, for a
 // bounded time: only a writer that dies leaves one, until the next recovers it.
 func (s *source) marks() (sqlite.Checkpoint, error) {
