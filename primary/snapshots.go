@@ -27,7 +27,7 @@ type SnapshotOptions struct {
 
 const (
 	dueEvery        = time.Second     // between two looks at whether a snapshot is due
-	crowdedEvery    = 5 * time.Second // between two looks at where the stream begins and how full it is
+	crowdedEvery    = 5 * time.Second // between two looks at how full the stream is
 	snapshotBackOff = 15 * time.Second
 )
 
@@ -53,7 +53,6 @@ type snapshotter struct {
 	looked    time.Time // at the stream
 	acked     ackHistory
 	percent   snapshot.Progress
-	demand    demand
 }
 
 func newSnapshotter(p *Pipeline) *snapshotter {
@@ -106,7 +105,6 @@ func (s *snapshotter) tick(ctx context.Context, log *wal.Log) (due bool, err err
 		}
 	}
 	s.lookAtStream(ctx)
-	s.lookForNewest(ctx)
 	s.trim(ctx)
 	return s.due(log), nil
 }
@@ -196,7 +194,7 @@ func (s *snapshotter) due(log *wal.Log) bool {
 	switch {
 	case !s.have, s.newest.Position.LSN < s.broken, s.newest.Position.Lineage != tail.Position.Lineage:
 		return true
-	case s.newest.Position.LSN+1 < log.First(), s.demand.open(now, s.newest):
+	case s.newest.Position.LSN+1 < log.First():
 		return true
 	case s.crowded && s.newest.Position.LSN < s.p.published():
 		return true
@@ -206,8 +204,8 @@ func (s *snapshotter) due(log *wal.Log) bool {
 	return int64(grown) >= o.AfterBytes || now.Sub(s.newest.CreatedAt) >= o.Interval
 }
 
-// lookAtStream notes where the stream begins, and whether it is four fifths
-// full: then a snapshot lets it be trimmed before it refuses records.
+// lookAtStream notes whether the stream is four fifths full: then a snapshot
+// lets it be trimmed before it refuses records.
 func (s *snapshotter) lookAtStream(ctx context.Context) {
 	now := s.p.o.Clock()
 	if now.Sub(s.looked) < crowdedEvery {
@@ -221,9 +219,6 @@ func (s *snapshotter) lookAtStream(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.crowded = state.MaxBytes > 0 && state.Bytes > uint64(state.MaxBytes)/5*4
-	if s.demand.first = 0; state.Exists {
-		s.demand.first = state.First
-	}
 }
 
 // Snapshot makes a snapshot now and returns when it is complete.
@@ -264,7 +259,6 @@ func (s *snapshotter) make(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	s.newest, s.have, s.percent = m, true, snapshot.Progress{}
-	s.demand.met()
 	s.mu.Unlock()
 	s.p.changed.notify()
 	s.p.o.Logger.Info("snapshot made", "lsn", m.Position.LSN, "bytes", m.Size(), "stored_bytes", m.StoredSize(), "took", s.p.o.Clock().Sub(began))
