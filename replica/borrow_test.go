@@ -21,3 +21,19 @@ CREATE TRIGGER tr AFTER DELETE ON t BEGIN INSERT INTO gone SELECT a FROM broken 
 		t.Errorf("equal only because it was seeded again: %+v", n)
 	}
 }
+
+// TestReseedOfATableWithoutARowidName: such a file is replaced, since no SQL can
+// bring its rows to the ones of a snapshot.
+func TestReseedOfATableWithoutARowidName(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(rowid TEXT, oid INT, _rowid_ REAL); INSERT INTO t VALUES('one', 1, 1.5); CREATE TABLE plain(a)")
+	g.start()
+	g.wait()
+	must(t, g.enc.Break(g.boundary(), "test"))
+	g.exec("INSERT INTO t VALUES('two', 2, 2.5)")
+	g.insert("t", 2, encode("two", 2, 2.5))
+	must(t, g.enc.Flush())
+	g.snaps.add(g.snapshot())
+	g.equal()
+	g.step("INSERT INTO plain VALUES(1)")
+	g.equal()
+}

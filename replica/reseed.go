@@ -90,9 +90,12 @@ func (r *Replica) adopt(ctx context.Context, path string, at Mark) error {
 		return err
 	}
 	if !same {
-		return r.replace(ctx, path)
+		return r.replace(ctx, path, "the source has another text encoding")
 	}
 	did, err := r.difference(ctx, path, at)
+	if errors.Is(err, sqlite.ErrNoRowidName) {
+		return r.replace(ctx, path, "the columns of a table have taken every name of the rowid, so that no SQL copies its rows")
+	}
 	if err != nil {
 		return fmt.Errorf("replica: re-seed: %w", errors.Join(err, r.a.rollback()))
 	}
@@ -172,10 +175,10 @@ func sameEncoding(c *sqlite.Conn, path string) (bool, error) {
 	return mine == theirs, errors.Join(err, other.Close())
 }
 
-// replace puts another file in the place of the live one, which is the only way
-// to another text encoding. Readers must open it anew.
-func (r *Replica) replace(ctx context.Context, path string) error {
-	r.o.Logger.Warn("the source has another text encoding: replacing the file; programs that have it open must open it again", "path", r.o.Path)
+// replace puts another file in the place of the live one, where no SQL leads from
+// one to the other. Readers must open it anew.
+func (r *Replica) replace(ctx context.Context, path, why string) error {
+	r.o.Logger.Warn("replacing the file; programs that have it open must open it again", "path", r.o.Path, "because", why)
 	err := errors.Join(r.a.rollback(), r.a.guard.close())
 	r.a = nil
 	if err != nil {
