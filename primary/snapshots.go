@@ -53,6 +53,7 @@ type snapshotter struct {
 	looked    time.Time // at the stream
 	acked     ackHistory
 	percent   snapshot.Progress
+	demand    demand
 }
 
 func newSnapshotter(p *Pipeline) *snapshotter {
@@ -194,7 +195,7 @@ func (s *snapshotter) due(log *wal.Log) bool {
 	switch {
 	case !s.have, s.newest.Position.LSN < s.broken, s.newest.Position.Lineage != tail.Position.Lineage:
 		return true
-	case s.newest.Position.LSN+1 < log.First():
+	case s.newest.Position.LSN+1 < log.First(), s.demand.open(now, s.newest):
 		return true
 	case s.crowded && s.newest.Position.LSN < s.p.published():
 		return true
@@ -219,6 +220,9 @@ func (s *snapshotter) lookAtStream(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.crowded = state.MaxBytes > 0 && state.Bytes > uint64(state.MaxBytes)/5*4
+	if s.demand.first = 0; state.Exists {
+		s.demand.first = state.First
+	}
 }
 
 // Snapshot makes a snapshot now and returns when it is complete.
@@ -259,6 +263,7 @@ func (s *snapshotter) make(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	s.newest, s.have, s.percent = m, true, snapshot.Progress{}
+	s.demand.met()
 	s.mu.Unlock()
 	s.p.changed.notify()
 	s.p.o.Logger.Info("snapshot made", "lsn", m.Position.LSN, "bytes", m.Size(), "stored_bytes", m.StoredSize(), "took", s.p.o.Clock().Sub(began))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/primary"
+	"github.com/sqlite-replicator/replicator/replica"
 	"github.com/sqlite-replicator/replicator/stream"
 	"github.com/sqlite-replicator/replicator/web"
 )
@@ -25,7 +26,7 @@ type sourceDatabase struct {
 
 // beat tells replicas how far the primary is, and hears how far they are.
 func (d *sourceDatabase) beat(ctx context.Context, conn *stream.Conn, node string) error {
-	if err := conn.OnReports(ctx, d.name, d.fleet.add); err != nil {
+	if err := conn.OnReports(ctx, d.name, d.heard); err != nil {
 		return err
 	}
 	tick := time.NewTicker(heartbeatEvery)
@@ -42,6 +43,14 @@ func (d *sourceDatabase) beat(ctx context.Context, conn *stream.Conn, node strin
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+	}
+}
+
+// heard takes the report of a replica.
+func (d *sourceDatabase) heard(r stream.Report) {
+	d.fleet.add(r)
+	if r.State == string(replica.Waiting) {
+		d.pipeline.WantSnapshot()
 	}
 }
 
