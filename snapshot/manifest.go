@@ -46,7 +46,7 @@ func (s *Sum) UnmarshalText(b []byte) error {
 }
 
 // A Manifest describes one snapshot. Whoever calls Make fills in Database, Node,
-// Position, Totals and Source; Make fills in the rest.
+// Position, Totals, Source and Tables; Make fills in the rest.
 type Manifest struct {
 	Format    int       `json:"format"`
 	ID        string    `json:"id"` // "<lsn>-<time and random>": where the objects are, and their order
@@ -62,6 +62,10 @@ type Manifest struct {
 	Pages    uint32 `json:"pages"`
 	Encoding string `json:"encoding"` // of text, as PRAGMA encoding names it
 
+	// Tables are the row-set hashes of its tables, sorted by name, as far as they
+	// were known. What is not here was not known.
+	Tables []TableSum `json:"tables,omitempty"`
+
 	Codec      Codec   `json:"codec"`
 	ChunkBytes int     `json:"chunk_bytes"` // bytes of database in every chunk but the last; whole pages
 	Chunks     []Chunk `json:"chunks"`      // in the order of the pages
@@ -69,6 +73,12 @@ type Manifest struct {
 	// Sum is that of the manifest itself, and so, through the sums of its chunks,
 	// of the whole snapshot.
 	Sum Sum `json:"sum,omitzero"`
+}
+
+// A TableSum is the row-set hash of one table (FORMAT.md of package cdc).
+type TableSum struct {
+	Name string     `json:"name"`
+	Sum  cdc.RowSum `json:"sum"`
 }
 
 // Totals are what the boundary record at a position says of the history up to
@@ -196,6 +206,11 @@ func (m Manifest) check() error {
 		return fmt.Errorf("chunks of %d bytes with pages of %d", m.ChunkBytes, m.PageSize)
 	case len(m.Chunks) > maxChunks || int64(len(m.Chunks)) != chunkCount(m.Size(), m.ChunkBytes):
 		return fmt.Errorf("%d chunks of %d bytes for %d pages of %d bytes", len(m.Chunks), m.ChunkBytes, m.Pages, m.PageSize)
+	}
+	for i := range m.Tables[min(1, len(m.Tables)):] {
+		if m.Tables[i].Name >= m.Tables[i+1].Name {
+			return fmt.Errorf("table %d is not in its place", i+2)
+		}
 	}
 	for i, c := range m.Chunks {
 		want := min(int64(m.ChunkBytes), m.Size()-m.offset(c))
