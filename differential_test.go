@@ -1,7 +1,6 @@
 package replicator_test
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -48,7 +47,6 @@ func eachSeed(t *testing.T, fixed []uint64, run func(*rig)) {
 // another process writes, a pipeline, an embedded NATS and replicas.
 type rig struct {
 	t      *testing.T
-	ctx    context.Context
 	seed   uint64
 	dir    string
 	source string
@@ -64,7 +62,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T, seed uint64) *rig {
-	g := &rig{t: t, ctx: patient(t), seed: seed, dir: folder(t), tuning: roomy(), resync: seed%4 < 2}
+	g := &rig{t: t, seed: seed, dir: folder(t), tuning: roomy(), resync: seed%4 < 2}
 	if seed%2 == 0 {
 		g.tuning = tight()
 	}
@@ -89,7 +87,9 @@ func (g *rig) connect() {
 	server, err := stream.NewServer(stream.ServerOptions{Name: "test", Dir: filepath.Join(g.dir, "nats"), Logger: log})
 	g.must(err)
 	serve(g.t, "nats", server.Run)
-	g.conn, err = stream.Connect(g.ctx, stream.Options{Server: server, Name: "test", Logger: log})
+	ctx, cancel := oneWait()
+	defer cancel()
+	g.conn, err = stream.Connect(ctx, stream.Options{Server: server, Name: "test", Logger: log})
 	g.must(err)
 	g.t.Cleanup(g.conn.Close)
 }
@@ -187,7 +187,9 @@ func (c *copied) scratch() {
 // wrong hides a bug.
 func (g *rig) equal(replicas ...*copied) {
 	g.t.Helper()
-	at, err := g.pipeline.Sync(g.ctx)
+	ctx, cancel := oneWait()
+	defer cancel()
+	at, err := g.pipeline.Sync(ctx)
 	g.must(err)
 	for _, c := range replicas {
 		c.waitFor(at)
@@ -202,7 +204,7 @@ func (g *rig) equal(replicas ...*copied) {
 func (c *copied) waitFor(at cdc.Position) {
 	g := c.g
 	g.t.Helper()
-	ctx, cancel := context.WithCancel(g.ctx)
+	ctx, cancel := oneWait()
 	defer cancel()
 	go func() {
 		tick := time.NewTicker(100 * time.Millisecond)
@@ -310,7 +312,7 @@ func TestDifferentialLate(t *testing.T) {
 // facts is what an open read transaction sees.
 func (g *rig) facts(c *sqlite.Conn) string {
 	g.t.Helper()
-	tables, schema, err := c.Content(g.ctx, nil)
+	tables, schema, err := c.Content(g.t.Context(), nil)
 	g.must(err)
 	return fmt.Sprint(tables, schema)
 }

@@ -50,9 +50,9 @@ func TestMain(m *testing.M) {
 
 var keepFlag = flag.String("keep", "", "directory for the files of a test, which then stay, with a trace of each workload")
 
-// patience is how long anything may take before a test gives up. It is no
-// measure of speed.
-const patience = time.Minute
+// patience is how long a wait may take before a test gives up. It is no measure
+// of speed.
+const patience = 2 * time.Minute
 
 // folder is where a test keeps its databases.
 func folder(t *testing.T) string {
@@ -67,11 +67,17 @@ func folder(t *testing.T) string {
 	return dir
 }
 
+// patient is a context for all the waits of a short test.
 func patient(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// oneWait is a context for one wait of a test that may run for long.
+func oneWait() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
 }
 
 // A process is a child that this test started.

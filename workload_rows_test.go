@@ -363,6 +363,7 @@ func (w *workload) permuteUnique() {
 	// SQLite checks row by row, so a shift takes two statements.
 	for _, sql := range pick(w.r,
 		[]string{"UPDATE " + name + " SET " + u + "=-" + u},
+		[]string{"UPDATE " + name + " SET " + u + "=" + u + "+1"},
 		[]string{"UPDATE " + name + " SET " + u + "=" + u + "+1000000", "UPDATE " + name + " SET " + u + "=" + u + "-999999"},
 		[]string{
 			fmt.Sprintf("UPDATE %s SET %s=%s+3000000 WHERE %s=(SELECT min(%s) FROM %s)", name, u, u, u, u, name),
