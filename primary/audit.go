@@ -53,16 +53,22 @@ func (p *Pipeline) BeginAudit(ctx context.Context) (cdc.ID, cdc.Position, error)
 	}
 	a := &audit{began: p.o.Clock(), frozen: frozen, done: make(chan struct{})}
 	p.audits.add(id, a)
-	go a.run()
+	go a.run(p.summer.verify)
 	return id, frozen.At, nil
 }
 
-func (a *audit) run() {
-	defer close(a.done)
+// run sums up the frozen state, and tells verify what the capture believes of it.
+func (a *audit) run(verify func(context.Context, cdc.Position, []knownSum, []sqlite.TableSum)) {
 	a.result.At = a.frozen.At
 	var err error
 	a.result.Tables, a.result.Schema, err = a.frozen.Conn().Content(context.Background(), nil)
 	a.err = errors.Join(err, a.frozen.Close())
+	close(a.done)
+	if a.err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), auditLifetime)
+		defer cancel()
+		verify(ctx, a.frozen.At, a.frozen.sums, a.result.Tables)
+	}
 }
 
 // Audit waits for the sums of an audit and ends it.

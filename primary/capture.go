@@ -46,6 +46,7 @@ type capture struct {
 	decoder  *decoder
 	layouts  layouts
 	sorter   *sorter
+	summing  summingSink // adds up what goes to the sorter
 	encoder  *cdc.Encoder
 	log      changeLog
 	boot     cdc.ID
@@ -64,7 +65,8 @@ type captureSetup struct {
 	logger  *slog.Logger
 	// rebuild makes a file of the source as of a boundary; nil: cannot.
 	rebuild func(context.Context, cdc.Position) (path string, err error)
-	doubt   error // why the term before could not go on from the last position; nil: it could
+	doubt   error    // why the term before could not go on from the last position; nil: it could
+	sums    *rowSums // of the source; they outlive the term
 }
 
 // newCapture attaches to src and continues the history in log: from the last
@@ -74,6 +76,10 @@ func newCapture(ctx context.Context, src *source, log changeLog, o captureSetup)
 	c := &capture{captureSetup: o, src: src, log: log, boot: bootID()}
 	c.follower = newFollower(src, c.take, c.durable, o.options.MaxStall, o.clock)
 	c.sorter = newSorter(o.dir, o.options.SpillBytes)
+	if c.sums == nil {
+		c.sums = newRowSums(o.logger)
+	}
+	c.summing = summingSink{c.sums, c.sorter}
 	var err error
 	if c.layouts, err = newLayouts(); err != nil {
 		return nil, err
@@ -90,6 +96,9 @@ func newCapture(ctx context.Context, src *source, log changeLog, o captureSetup)
 // in the last resort, a break record.
 func (c *capture) begin(ctx context.Context) error {
 	tail := c.log.Tail()
+	if err := c.sums.open(tail.Position); err != nil {
+		return err
+	}
 	doubt, err := c.attach(ctx, tail)
 	if err != nil {
 		return err
@@ -111,6 +120,7 @@ func (c *capture) begin(ctx context.Context) error {
 		if err := c.decoder.load(c.follower.view, c.follower.view.pages); err != nil {
 			return fmt.Errorf("%s: %w", c.src.path, err)
 		}
+		c.sums.load(c.decoder.schema, c.decoder.head.Encoding)
 	}
 	if c.encoder, err = c.newTerm(tail); err != nil {
 		return err
@@ -149,6 +159,7 @@ func (c *capture) open(tail cdc.Tail, missed bool, doubt error) error {
 			return err
 		}
 		c.broken = c.encoder.Position().LSN
+		c.sums.forget()
 	case missed && !c.sorter.empty():
 		if err := c.encoder.Epoch(before); err != nil {
 			return err
@@ -156,6 +167,7 @@ func (c *capture) open(tail cdc.Tail, missed bool, doubt error) error {
 		if err := c.sorter.drain(c.encoder.Op); err != nil {
 			return err
 		}
+		here.Tables = c.sums.end()
 		if err := c.encoder.End(here, true); err != nil {
 			return err
 		}
@@ -195,16 +207,22 @@ func (c *capture) emit(rec []byte, h cdc.Head, b *cdc.Boundary) error {
 func (c *capture) take(before, after sqlitefile.Pages, tx sqlitefile.WALTransaction, written []uint32) error {
 	c.unsynced = true
 	c.sorter.reset()
-	if err := c.decoder.transaction(before, after, written, tx.DBSize, c.sorter); err != nil {
+	c.sums.rollback()
+	if err := c.decoder.transaction(before, after, written, tx.DBSize, &c.summing); err != nil {
 		if errors.Is(err, errInconsistent) || errors.Is(err, errReservedName) {
 			err = fmt.Errorf("%w: %w", errUndecodable, err)
 		}
 		return fmt.Errorf("%s: transaction that ends at frame %d: %w", c.src.path, tx.Last, err)
 	}
+	if c.sums.moved() {
+		if err := c.encoder.Flush(); err != nil {
+			return err
+		}
+	}
 	if err := c.sorter.drain(c.encoder.Op); err != nil {
 		return err
 	}
-	b := cdc.Boundary{CapturedAt: c.clock(), Source: c.sourcePosition(c.follower.reader.Position())}
+	b := cdc.Boundary{CapturedAt: c.clock(), Source: c.sourcePosition(c.follower.reader.Position()), Tables: c.sums.end()}
 	return c.encoder.End(b, false)
 }
 
@@ -222,6 +240,7 @@ func (c *capture) durable() error {
 		return fmt.Errorf("%w: %w", errLog, err)
 	}
 	c.unsynced = false
+	c.sums.reached(c.encoder.Position())
 	return nil
 }
 
@@ -247,5 +266,5 @@ func (c *capture) sourcePosition(p sqlitefile.WALPosition) cdc.SourcePosition {
 
 // close releases what the capture holds but the source, whose owner closes it.
 func (c *capture) close() error {
-	return errors.Join(c.follower.release(), c.sorter.close(), c.layouts.Close())
+	return errors.Join(c.follower.release(), c.sorter.close(), c.layouts.Close(), c.sums.close())
 }

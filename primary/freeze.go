@@ -11,6 +11,7 @@ import (
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
 	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
+	"github.com/sqlite-replicator/replicator/snapshot"
 )
 
 // A Frozen is the source exactly as of one boundary record, kept so by a pin of
@@ -21,6 +22,7 @@ type Frozen struct {
 	Boundary cdc.Boundary
 	Header   sqlitefile.Header
 
+	sums []knownSum // of its tables, as far as they are known; sorted by name
 	view *view
 	pin  *sqlite.Conn
 	once sync.Once
@@ -67,7 +69,7 @@ func (c *capture) freeze() (_ *Frozen, err error) {
 	c.frozen.Add(1)
 	return &Frozen{
 		At: c.encoder.Position(), Boundary: c.encoder.Last(), Header: c.decoder.header(),
-		view: c.follower.view.frozen(), pin: pin, done: c.frozen.Done,
+		sums: c.sums.list(), view: c.follower.view.frozen(), pin: pin, done: c.frozen.Done,
 	}, nil
 }
 
@@ -107,6 +109,15 @@ func (c *capture) pinLocked(pin *sqlite.Conn) (err error) {
 		return fmt.Errorf("%w: open a pin: %w", errFreeze, err)
 	}
 	return nil
+}
+
+// tableSums are the known row-set hashes as a snapshot states them.
+func (f *Frozen) tableSums() []snapshot.TableSum {
+	list := make([]snapshot.TableSum, 0, len(f.sums))
+	for _, k := range f.sums {
+		list = append(list, snapshot.TableSum{Name: k.name, Sum: k.sum})
+	}
+	return list
 }
 
 // PageSize is in bytes.

@@ -55,6 +55,8 @@ type Pipeline struct {
 	ship      atomic.Pointer[shipper]
 	snapshots *snapshotter
 	audits    audits
+	sums      *rowSums // the capture's
+	summer    summer
 	changed   broadcast // whenever a position moves
 }
 
@@ -74,6 +76,8 @@ func New(o Options) (*Pipeline, error) {
 	p.status.init(o.Clock)
 	p.snapshots = newSnapshotter(p)
 	p.audits.clock = o.Clock
+	p.sums = newRowSums(p.o.Logger)
+	p.summer.p = p
 	return p, nil
 }
 
@@ -127,6 +131,7 @@ func (p *Pipeline) withLog(ctx context.Context) (err error) {
 	g.Go(func() error { return p.capture(ctx, log) })
 	g.Go(func() error { return ship.Run(ctx) })
 	g.Go(func() error { return p.snapshots.Run(ctx, log) })
+	g.Go(func() error { return p.summer.Run(ctx, p.sums.wanted) })
 	return g.Wait()
 }
 
@@ -180,13 +185,14 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	if src.id != id {
 		return fmt.Errorf("%s: %w", p.o.Path, errReplaced)
 	}
-	c, err := newCapture(ctx, src, log, captureSetup{p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger, p.rebuilder(log), *doubt})
+	c, err := newCapture(ctx, src, log, captureSetup{p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger, p.rebuilder(log), *doubt, p.sums})
 	if err != nil {
 		return err
 	}
 	*doubt = nil
 	defer func() {
 		p.snapshots.interrupt(err)
+		p.summer.interrupt(err)
 		p.audits.drop()
 		c.frozen.Wait()
 		err = errors.Join(err, c.close())
@@ -220,11 +226,12 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 		if err != nil {
 			return err
 		}
-		if err := c.maintain(n, p.snapshots.reading()); err != nil {
+		if err := c.maintain(n, p.snapshots.reading() || p.summer.reading()); err != nil {
 			return err
 		}
 		if c.upkeep.pressed {
 			p.snapshots.interrupt(errSnapshotSpace)
+			p.summer.interrupt(errSumSpace)
 		}
 		if p.status.captured(c) {
 			p.changed.notify()

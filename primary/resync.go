@@ -124,13 +124,14 @@ func (c *capture) difference(b *base) error {
 	if err := c.decoder.load(b.view, b.view.pages); err != nil {
 		return err
 	}
+	c.sums.load(c.decoder.schema, c.decoder.head.Encoding)
 	now := c.follower.view
 	written := make([]uint32, now.pages)
 	for i := range written {
 		written[i] = uint32(i) + 1
 	}
 	c.sorter.reset()
-	if err := c.decoder.transaction(b.view, now, written, now.pages, c.sorter); err != nil {
+	if err := c.decoder.transaction(b.view, now, written, now.pages, &c.summing); err != nil {
 		return err
 	}
 	limit := max(int64(now.pages)*int64(now.pageSize)/resyncShare, resyncFree)

@@ -257,6 +257,7 @@ func (s *snapshotter) make(ctx context.Context) error {
 	at, began := frozen.Boundary.Source, s.p.o.Clock()
 	m, err := snapshot.Make(ctx, s.p.o.Snapshots, frozen, snapshot.Manifest{
 		Database: s.p.o.Name, Node: s.p.o.Node, Position: frozen.At, Totals: snapshot.TotalsOf(frozen.Boundary), Source: &at,
+		Tables: frozen.tableSums(),
 	}, s.options())
 	if err != nil {
 		return errors.Join(err, context.Cause(ctx))

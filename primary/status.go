@@ -38,6 +38,7 @@ type Status struct {
 	Totals    snapshot.Totals `json:"totals"`   // at Position
 	Snapshot  SnapshotStatus  `json:"snapshot"`
 	Capture   CaptureStatus   `json:"capture"`
+	Sums      SumStatus       `json:"row_set_hashes"`
 	ChangeLog ChangeLogStatus `json:"change_log"`
 }
 
@@ -99,6 +100,7 @@ type statusBoard struct {
 	position cdc.Position
 	totals   snapshot.Totals
 	capture  CaptureStatus
+	sums     SumStatus
 	log      *wal.Log
 }
 
@@ -133,6 +135,7 @@ func (b *statusBoard) captured(c *capture) bool {
 		Generations:    f.stats.Generations, Repins: f.stats.Repins, Turnovers: f.stats.Turnovers,
 		Unfinished: f.stats.Unfinished, Yields: f.stats.Yields, Stalls: f.stats.Stalls, SpilledBytes: c.sorter.spilled(),
 	}
+	b.sums = SumStatus{Tables: len(c.sums.tables), Known: c.sums.known}
 	if at == b.position {
 		return false
 	}
@@ -186,7 +189,8 @@ func (p *Pipeline) Status() Status {
 		s.Error = err.Error()
 	}
 	s.State, s.Since = b.state, b.since
-	s.Position, s.Totals, s.Capture = b.position, b.totals, b.capture
+	s.Position, s.Totals, s.Capture, s.Sums = b.position, b.totals, b.capture, b.sums
+	p.summer.status(&s.Sums)
 	s.LSN.Captured = b.position.LSN
 	if b.log != nil {
 		s.LSN.Durable = b.log.Durable()

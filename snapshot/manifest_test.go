@@ -233,3 +233,26 @@ func TestProgressFigures(t *testing.T) {
 		t.Errorf("an empty database is at %v %%", got)
 	}
 }
+
+func TestManifestTables(t *testing.T) {
+	m := sample()
+	m.Tables = []TableSum{{Name: "a", Sum: cdc.RowSum{1, 2}}, {Name: "b"}}
+	b, err := seal(&m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), `"tables":[{"name":"a","sum":"01000000000000000200000000000000"}`) {
+		t.Errorf("written as %s", b)
+	}
+	got, err := ParseManifest(b)
+	if diff := cmp.Diff(m, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	m.Tables[1].Name = "a"
+	if b, err = seal(&m); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParseManifest(b); !errors.Is(err, ErrDamaged) {
+		t.Errorf("one table twice: %v", err)
+	}
+}
