@@ -122,6 +122,7 @@ func (b *statusBoard) durable(log *wal.Log) {
 	tail := log.Tail()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.started = false
 	b.log, b.position, b.totals = log, tail.Position, snapshot.TotalsOf(tail.Boundary)
 }
 
@@ -135,10 +136,11 @@ func (b *statusBoard) captured(c *capture) bool {
 		Generations:    f.stats.Generations, Repins: f.stats.Repins, Turnovers: f.stats.Turnovers,
 		Unfinished: f.stats.Unfinished, Yields: f.stats.Yields, Stalls: f.stats.Stalls, SpilledBytes: c.sorter.spilled(),
 	}
-	b.sums = SumStatus{Tables: len(c.sums.tables), Known: c.sums.known}
-	if at == b.position {
+	sums := SumStatus{Tables: len(c.sums.tables), Known: c.sums.known}
+	if at == b.position && sums == b.sums {
 		return false
 	}
+	b.sums = sums
 	b.position, b.totals = at, snapshot.TotalsOf(c.encoder.Last())
 	return true
 }

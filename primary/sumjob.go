@@ -285,9 +285,6 @@ func (s *summer) verify(ctx context.Context, at cdc.Position, sums []knownSum, c
 	if len(wrong) == 0 {
 		return
 	}
-	s.mu.Lock()
-	s.mismatches += uint64(len(wrong))
-	s.mu.Unlock()
 	err := s.p.ask(ctx, func(c *capture) error {
 		for _, k := range wrong {
 			c.sums.refute(k)
@@ -297,4 +294,8 @@ func (s *summer) verify(ctx context.Context, at cdc.Position, sums []knownSum, c
 	if err != nil {
 		s.p.o.Logger.Warn("wrong row-set hashes stay until the next audit", "err", err)
 	}
+	s.mu.Lock()
+	s.mismatches += uint64(len(wrong))
+	s.mu.Unlock()
+	s.p.changed.notify()
 }
