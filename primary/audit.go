@@ -33,6 +33,8 @@ type audits struct {
 }
 
 type audit struct {
+	ctx    context.Context // ends with the term, or when the pin costs too much
+	cancel context.CancelCauseFunc
 	began  time.Time
 	frozen *Frozen
 	done   chan struct{}
@@ -52,7 +54,10 @@ func (p *Pipeline) BeginAudit(ctx context.Context) (cdc.ID, cdc.Position, error)
 		return id, cdc.Position{}, err
 	}
 	a := &audit{began: p.o.Clock(), frozen: frozen, done: make(chan struct{})}
-	p.audits.add(id, a)
+	a.ctx, a.cancel = context.WithCancelCause(frozen.alive)
+	if err := p.audits.add(id, a); err != nil {
+		return id, cdc.Position{}, errors.Join(err, frozen.Close())
+	}
 	go a.run(p.summer.verify)
 	return id, frozen.At, nil
 }
@@ -61,8 +66,12 @@ func (p *Pipeline) BeginAudit(ctx context.Context) (cdc.ID, cdc.Position, error)
 func (a *audit) run(verify func(context.Context, cdc.Position, []knownSum, []sqlite.TableSum)) {
 	a.result.At = a.frozen.At
 	var err error
-	a.result.Tables, a.result.Schema, err = a.frozen.Conn().Content(context.Background(), nil)
+	a.result.Tables, a.result.Schema, err = a.frozen.Conn().Content(a.ctx, nil)
+	if err != nil && a.ctx.Err() != nil {
+		err = context.Cause(a.ctx)
+	}
 	a.err = errors.Join(err, a.frozen.Close())
+	a.cancel(nil)
 	close(a.done)
 	if a.err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), auditLifetime)
@@ -86,7 +95,10 @@ func (p *Pipeline) Audit(ctx context.Context, id cdc.ID) (Audit, error) {
 	}
 }
 
-func (s *audits) add(id cdc.ID, a *audit) {
+// maxAudits bounds the audits at a time: each holds a pin and reads everything.
+const maxAudits = 4
+
+func (s *audits) add(id cdc.ID, a *audit) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.running == nil {
@@ -94,10 +106,36 @@ func (s *audits) add(id cdc.ID, a *audit) {
 	}
 	for old, o := range s.running {
 		if s.clock().Sub(o.began) > auditLifetime {
+			o.cancel(ErrNoAudit)
 			delete(s.running, old)
 		}
 	}
+	if len(s.running) >= maxAudits {
+		return fmt.Errorf("%d comparisons are under way; try again when one has ended", len(s.running))
+	}
 	s.running[id] = a
+	return nil
+}
+
+// interrupt ends the audits that still read.
+func (s *audits) interrupt(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.running {
+		a.cancel(why)
+	}
+}
+
+// reading reports whether an audit holds a pin.
+func (s *audits) reading() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.running {
+		if a.ctx.Err() == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *audits) get(id cdc.ID) *audit {
@@ -110,14 +148,4 @@ func (s *audits) remove(id cdc.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.running, id)
-}
-
-// drop stops every audit, because the source is about to be closed.
-func (s *audits) drop() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, a := range s.running {
-		a.frozen.Conn().Interrupt()
-		delete(s.running, id)
-	}
 }

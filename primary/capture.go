@@ -54,7 +54,8 @@ type capture struct {
 	unsynced bool    // something was taken that may not be durable
 
 	upkeep upkeep
-	frozen sync.WaitGroup // what was frozen and is not closed yet; it reads through src
+	alive  context.Context // the term's
+	frozen sync.WaitGroup  // what was frozen and is not closed yet; it reads through src
 }
 
 // A captureSetup is what a capture needs besides the source and the log.
@@ -73,7 +74,7 @@ type captureSetup struct {
 // captured position where it can be proved that nothing was missed, otherwise
 // after a break record. It appends the epoch record of the term.
 func newCapture(ctx context.Context, src *source, log changeLog, o captureSetup) (*capture, error) {
-	c := &capture{captureSetup: o, src: src, log: log, boot: bootID()}
+	c := &capture{captureSetup: o, src: src, log: log, alive: ctx, boot: bootID()}
 	c.follower = newFollower(src, c.take, c.durable, o.options.MaxStall, o.clock)
 	c.sorter = newSorter(o.dir, o.options.SpillBytes)
 	if c.sums == nil {
@@ -206,6 +207,9 @@ func (c *capture) emit(rec []byte, h cdc.Head, b *cdc.Boundary) error {
 // take decodes one committed transaction into the encoder.
 func (c *capture) take(before, after sqlitefile.Pages, tx sqlitefile.WALTransaction, written []uint32) error {
 	c.unsynced = true
+	if err := c.lookIfDue(c.clock(), false); err != nil { // the application does not wait for a backlog
+		return err
+	}
 	c.sorter.reset()
 	c.sums.rollback()
 	if err := c.decoder.transaction(before, after, written, tx.DBSize, &c.summing); err != nil {

@@ -22,11 +22,12 @@ type Frozen struct {
 	Boundary cdc.Boundary
 	Header   sqlitefile.Header
 
-	sums []knownSum // of its tables, as far as they are known; sorted by name
-	view *view
-	pin  *sqlite.Conn
-	once sync.Once
-	done func()
+	sums  []knownSum      // of its tables, as far as they are known; sorted by name
+	alive context.Context // ends before the source is closed
+	view  *view
+	pin   *sqlite.Conn
+	once  sync.Once
+	done  func()
 }
 
 // errFreeze is wrapped when a freeze failed and left the capture as it was.
@@ -69,7 +70,7 @@ func (c *capture) freeze() (_ *Frozen, err error) {
 	c.frozen.Add(1)
 	return &Frozen{
 		At: c.encoder.Position(), Boundary: c.encoder.Last(), Header: c.decoder.header(),
-		sums: c.sums.list(), view: c.follower.view.frozen(), pin: pin, done: c.frozen.Done,
+		sums: c.sums.list(), alive: c.alive, view: c.follower.view.frozen(), pin: pin, done: c.frozen.Done,
 	}, nil
 }
 

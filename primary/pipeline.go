@@ -163,39 +163,16 @@ func (p *Pipeline) capture(ctx context.Context, log *wal.Log) error {
 // term captures from an epoch record to the first error. It clears doubt, which
 // says why the last position leads nowhere, once the history has dealt with it.
 func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err error) {
-	// Claimed before it is opened: to close a second descriptor of a file drops
-	// the locks of whoever has the first.
-	id, err := statID(p.o.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", p.o.Path, errAbsent)
+	if err := roomFor(p.o.Dir, leastRoom); err != nil { // before a term begins that could record nothing
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("source database: %w", err)
-	}
-	release, err := p.o.Sources.claim(id, p.o.Name)
+	src, release, err := p.open()
 	if err != nil {
 		return err
 	}
-	defer release()
-	src, err := openSource(p.o.Path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, src.close()) }()
-	if src.id != id {
-		return fmt.Errorf("%s: %w", p.o.Path, errReplaced)
-	}
-	c, err := newCapture(ctx, src, log, captureSetup{p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger, p.rebuilder(log), *doubt, p.sums})
-	if err != nil {
-		return err
-	}
-	*doubt = nil
 	defer func() {
-		p.snapshots.interrupt(err)
-		p.summer.interrupt(err)
-		p.audits.drop()
-		c.frozen.Wait()
-		err = errors.Join(err, c.close())
+		err = errors.Join(err, src.close())
+		release()
 	}()
 	w, err := watch(src.path + "-wal")
 	if err != nil {
@@ -203,11 +180,53 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	}
 	go w.run()
 	defer func() { err = errors.Join(err, w.close()) }()
-	p.snapshots.noteBreak(c.broken)
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	c, err := newCapture(ctx, src, log, captureSetup{p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger, p.rebuilder(log), *doubt, p.sums})
+	if err != nil {
+		return err
+	}
+	*doubt = nil
+	defer func() {
+		end(err)
+		p.snapshots.interrupt(err)
+		p.summer.interrupt(err)
+		c.frozen.Wait()
+		err = errors.Join(err, c.close())
+	}()
+	p.snapshots.begin(c.broken)
 	p.status.trouble(troubleCapture, nil)
 	p.o.Logger.Info("capturing", "path", p.o.Path, "epoch", c.encoder.Position().Epoch, "lsn", c.encoder.Position().LSN,
 		"pages", c.follower.view.pages, "page_size", c.follower.view.pageSize)
 	return p.follow(ctx, c, w)
+}
+
+// leastRoom is the free space, in bytes, below which no term begins.
+const leastRoom = 4 << 20
+
+// open claims and opens the source. It is claimed before it is opened: to close
+// a second descriptor of a file drops the locks of whoever has the first.
+func (p *Pipeline) open() (_ *source, release func(), err error) {
+	id, err := statID(p.o.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("%s: %w", p.o.Path, errAbsent)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("source database: %w", err)
+	}
+	release, err = p.o.Sources.claim(id, p.o.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	src, err := openSource(p.o.Path)
+	if err == nil && src.id != id {
+		err = errors.Join(fmt.Errorf("%s: %w", p.o.Path, errReplaced), src.close())
+	}
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return src, release, nil
 }
 
 // Bounds of the pause between two polls. Changes announce themselves through
@@ -226,12 +245,13 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 		if err != nil {
 			return err
 		}
-		if err := c.maintain(n, p.snapshots.reading() || p.summer.reading()); err != nil {
+		if err := c.maintain(n, p.snapshots.reading() || p.summer.reading() || p.audits.reading()); err != nil {
 			return err
 		}
 		if c.upkeep.pressed {
 			p.snapshots.interrupt(errSnapshotSpace)
 			p.summer.interrupt(errSumSpace)
+			p.audits.interrupt(errSnapshotSpace)
 		}
 		if p.status.captured(c) {
 			p.changed.notify()

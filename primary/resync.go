@@ -242,7 +242,7 @@ func roomFor(dir string, size int64) error {
 		return fmt.Errorf("free space of %s: %w", dir, err)
 	}
 	if free := int64(st.Bavail) * int64(st.Bsize); free < size+size/4 {
-		return fmt.Errorf("%s has %d bytes free, rebuilding the database needs %d: %w", dir, free, size+size/4, unix.ENOSPC)
+		return fmt.Errorf("%s has %d bytes free, %d are needed: %w", dir, free, size+size/4, unix.ENOSPC)
 	}
 	return nil
 }

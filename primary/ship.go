@@ -102,6 +102,9 @@ func (s *shipper) Run(ctx context.Context) error {
 
 // once reconciles with the stream and publishes until the first error.
 func (s *shipper) once(ctx context.Context) error {
+	if err := s.awaitFirst(ctx); err != nil {
+		return err
+	}
 	after, err := s.reconcile(ctx)
 	if err != nil {
 		return err
@@ -121,6 +124,19 @@ func (s *shipper) once(ctx context.Context) error {
 		s.published.Store(uint64(lsn))
 		s.moved()
 	})
+}
+
+// awaitFirst waits until the change log holds a record.
+func (s *shipper) awaitFirst(ctx context.Context) error {
+	if s.log.First() != 0 {
+		return nil
+	}
+	r, err := s.log.Reader(1)
+	if err != nil {
+		return err
+	}
+	_, _, err = r.Next(ctx)
+	return errors.Join(err, r.Close())
 }
 
 // reconcile finds the LSN after which to publish, by comparing the stream's

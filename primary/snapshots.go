@@ -27,7 +27,7 @@ type SnapshotOptions struct {
 
 const (
 	dueEvery        = time.Second     // between two looks at whether a snapshot is due
-	crowdedEvery    = 5 * time.Second // between two looks at how full the stream is
+	crowdedEvery    = 5 * time.Second // between two looks at where the stream begins and how full it is
 	snapshotBackOff = 15 * time.Second
 )
 
@@ -35,6 +35,7 @@ const (
 type snapshotter struct {
 	p        *Pipeline
 	requests chan chan error
+	wake     chan struct{} // has room for one: look at once whether a snapshot is due
 
 	mu       sync.Mutex
 	cancel   context.CancelCauseFunc // of the one being made
@@ -57,7 +58,7 @@ type snapshotter struct {
 }
 
 func newSnapshotter(p *Pipeline) *snapshotter {
-	return &snapshotter{p: p, requests: make(chan chan error), acked: ackHistory{keep: p.o.ChangeLog.RetainFor}}
+	return &snapshotter{p: p, requests: make(chan chan error), wake: make(chan struct{}, 1), acked: ackHistory{keep: p.o.ChangeLog.RetainFor}}
 }
 
 // Run makes a snapshot whenever one is due or asked for, and trims.
@@ -71,7 +72,10 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case asked = <-s.requests:
+		case <-s.wake:
 		case <-tick.C:
+		}
+		if asked == nil {
 			due, err := s.tick(ctx, log)
 			if err != nil {
 				return fmt.Errorf("%w: %w", errLog, err)
@@ -157,6 +161,16 @@ func (s *snapshotter) noteBreak(lsn cdc.LSN) {
 	s.broken = max(s.broken, lsn)
 }
 
+// begin tells that a term has begun, from a break record at lsn if that is not
+// 0: replicas may wait for a snapshot.
+func (s *snapshotter) begin(lsn cdc.LSN) {
+	s.noteBreak(lsn)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
 // lastBreak is the LSN of the last break record at or above from, 0 for none.
 func lastBreak(ctx context.Context, log *wal.Log, from cdc.LSN) (last cdc.LSN, err error) {
 	end := log.Durable()
@@ -205,8 +219,8 @@ func (s *snapshotter) due(log *wal.Log) bool {
 	return int64(grown) >= o.AfterBytes || now.Sub(s.newest.CreatedAt) >= o.Interval
 }
 
-// lookAtStream notes whether the stream is four fifths full: then a snapshot
-// lets it be trimmed before it refuses records.
+// lookAtStream notes where the stream begins, and whether it is four fifths
+// full: then a snapshot lets it be trimmed before it refuses records.
 func (s *snapshotter) lookAtStream(ctx context.Context) {
 	now := s.p.o.Clock()
 	if now.Sub(s.looked) < crowdedEvery {

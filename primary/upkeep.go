@@ -39,11 +39,8 @@ func (c *capture) maintain(n int, held bool) error {
 	if n > 0 {
 		u.wrote, u.idleTried = now, false
 	}
-	if now.Sub(u.looked) >= lookAfter {
-		u.looked = now
-		if err := c.look(held); err != nil {
-			return err
-		}
+	if err := c.lookIfDue(now, held); err != nil {
+		return err
 	}
 	f := c.follower
 	if u.yielding = false; n == 0 {
@@ -121,6 +118,14 @@ func (c *capture) turnover(force bool) error {
 	u.backOff = min(max(2*u.backOff, 50*time.Millisecond), maxBackOff)
 	u.notBefore = c.clock().Add(u.backOff)
 	return nil
+}
+
+func (c *capture) lookIfDue(now time.Time, held bool) error {
+	if now.Sub(c.upkeep.looked) < lookAfter {
+		return nil
+	}
+	c.upkeep.looked = now
+	return c.look(held)
 }
 
 // look checks that the files are still the ones that are open and that the
