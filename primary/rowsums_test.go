@@ -55,7 +55,7 @@ func (b *bench) content() (list []snapshot.TableSum) {
 // A hashReader reads what the published records say of hashes.
 type hashReader struct {
 	b       *bench
-	seen    int // records
+	seen    cdc.LSN
 	decoder cdc.Decoder
 }
 
@@ -65,7 +65,11 @@ func (r *hashReader) next() (hashes map[string]cdc.RowSum, changed map[string]bo
 	recs, err := r.b.stream.all()
 	noError(r.b.t, err)
 	hashes, changed = map[string]cdc.RowSum{}, map[string]bool{}
-	for _, rec := range recs[r.seen:] {
+	for _, rec := range recs {
+		if rec.LSN <= r.seen {
+			continue
+		}
+		r.seen = rec.LSN
 		err := r.decoder.Decode(rec, func(c *cdc.Change) error {
 			if c.Op == cdc.OpDelete || c.Op == cdc.OpUpdate || c.Op == cdc.OpInsert {
 				changed[c.Table.Name] = true
@@ -83,7 +87,6 @@ func (r *hashReader) next() (hashes map[string]cdc.RowSum, changed map[string]bo
 			hashes[h.Table] = cdc.RowSumOf(h.Sum)
 		}
 	}
-	r.seen = len(recs)
 	return hashes, changed
 }
 
