@@ -107,23 +107,40 @@ func (o *Objects) Get(ctx context.Context, name string) (data []byte, err error)
 	return data, nil
 }
 
-// List returns the names that start with prefix, in order.
+// List returns the names that start with prefix, in order. One that is being
+// deleted may be among them.
+//
+// It asks for the subjects of the bucket, because the client's own List waits for
+// a last message that a Delete at the same time may take away: until ctx ends.
 func (o *Objects) List(ctx context.Context, prefix string) (names []string, err error) {
-	err = o.with(ctx, "list "+prefix, func(ctx context.Context, store jetstream.ObjectStore) error {
-		infos, err := store.List(ctx)
-		for _, info := range infos {
-			if strings.HasPrefix(info.Name, prefix) {
-				names = append(names, info.Name)
-			}
-		}
-		return err
-	})
-	if errors.Is(err, jetstream.ErrNoObjectsFound) || errors.Is(err, ErrNotFound) {
+	req, cancel := o.conn.bounded(ctx, objectTimeout)
+	defer cancel()
+	h, err := o.conn.js.Stream(req, "OBJ_"+o.bucket)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil
 	}
+	var info *jetstream.StreamInfo
+	if err == nil {
+		info, err = h.Info(req, jetstream.WithSubjectFilter(o.meta(">")))
+	}
+	if err != nil {
+		return nil, wrap(ctx, err, "list %s in %s", prefix, o.bucket)
+	}
+	for subject := range info.State.Subjects {
+		name, err := base64.URLEncoding.DecodeString(strings.TrimPrefix(subject, o.meta("")))
+		if err != nil {
+			return nil, fmt.Errorf("stream: list %s in %s: subject %q: %w", prefix, o.bucket, subject, err)
+		}
+		if strings.HasPrefix(string(name), prefix) {
+			names = append(names, string(name))
+		}
+	}
 	sort.Strings(names)
-	return names, err
+	return names, nil
 }
+
+// meta is the subject of an object's description; last is its name encoded.
+func (o *Objects) meta(last string) string { return "$O." + o.bucket + ".M." + last }
 
 // Delete removes an object; an absent one is ErrNotFound.
 func (o *Objects) Delete(ctx context.Context, name string) error {
@@ -137,7 +154,7 @@ func (o *Objects) Delete(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		marker := "$O." + o.bucket + ".M." + base64.URLEncoding.EncodeToString([]byte(name))
+		marker := o.meta(base64.URLEncoding.EncodeToString([]byte(name)))
 		return h.Purge(ctx, jetstream.WithPurgeSubject(marker))
 	})
 }
