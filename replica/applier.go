@@ -53,6 +53,7 @@ func (a *applier) restart(mark Mark) {
 	a.verifier = cdc.NewVerifier(mark.Position)
 	a.decoder.Reset()
 	a.spool.reset()
+	a.w.sums.forgetClaims()
 	a.records, a.changes = 0, 0
 }
 
@@ -90,6 +91,7 @@ func (a *applier) add(ctx context.Context, raw []byte) error {
 	a.records++
 	if rec.Boundary != nil {
 		a.next = markOf(a.verifier.Position(), rec.Boundary)
+		a.w.sums.hear(rec.LSN, rec.Boundary.Tables)
 	}
 	return nil
 }
@@ -124,7 +126,8 @@ func (a *applier) tally(c *cdc.Change) {
 	}
 }
 
-// commit makes everything in hand and the position durable together.
+// commit makes everything in hand and the position durable together, unless the
+// rows are not those of the source: then it gives a Divergence.
 func (a *applier) commit(ctx context.Context) error {
 	if a.next.LSN == a.mark.LSN {
 		return nil
@@ -141,8 +144,14 @@ func (a *applier) commit(ctx context.Context) error {
 	if err := advance(a.guard.conn, a.mark, a.next, a.now()); err != nil {
 		return err
 	}
-	if err := a.guard.commit(); err != nil {
-		return fmt.Errorf("replica: commit at %s: %w", a.next.Position, err)
+	err = a.w.sums.commit(func() error {
+		if err := a.guard.commit(); err != nil {
+			return fmt.Errorf("replica: commit at %s: %w", a.next.Position, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	a.w.committed()
 	a.mark = a.next
@@ -162,6 +171,7 @@ func (a *applier) rollback() error {
 // undo rolls the file back to the last commit and forgets the spooled records.
 func (a *applier) undo() error {
 	a.spool.reset()
+	a.w.sums.forgetClaims()
 	a.records, a.changes = 0, 0
 	return a.rollbackFile()
 }

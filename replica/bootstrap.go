@@ -30,11 +30,15 @@ func (r *Replica) open(ctx context.Context) error {
 	}
 	g, err := openGuard(r.o.Path, guardOptions{
 		cacheBytes: r.o.Apply.CacheBytes, checkpointBytes: r.o.Apply.CheckpointBytes, hold: r.o.Apply.HoldWriteLock,
+		rowSums: r.o.Apply.VerifyRows,
 	})
 	if err != nil {
 		return fmt.Errorf("replica: %w", err)
 	}
 	a, err := newApplier(g, r.o.SpoolDir, r.o.Clock.Now)
+	if err == nil {
+		err = a.w.prove(r.sums)
+	}
 	if err != nil {
 		return errors.Join(err, g.close())
 	}

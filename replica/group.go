@@ -27,6 +27,8 @@ func (r *Replica) follow(ctx context.Context) (err error) {
 	r.publish(0, 0)
 	f := startFeed(ctx, r, a.mark.LSN+1)
 	defer f.stop()
+	audit, stop := startAuditor(ctx, r)
+	defer stop()
 	defer interruptLate(ctx, a.guard.conn)()
 	for {
 		r.deliver(ctx)
@@ -44,6 +46,8 @@ func (r *Replica) follow(ctx context.Context) (err error) {
 			r.hold = r.admit(ctx, h)
 		case <-abandoned:
 			r.hold = nil
+		case err := <-audit.found:
+			return err
 		case err := <-f.failed:
 			it, ok := f.rest(err)
 			if !ok || ctx.Err() != nil {

@@ -42,6 +42,7 @@ type guard struct {
 type guardOptions struct {
 	cacheBytes, checkpointBytes int64
 	hold                        bool
+	rowSums                     bool // of what is applied
 }
 
 func openGuard(path string, o guardOptions) (g *guard, err error) {
@@ -52,7 +53,7 @@ func openGuard(path string, o guardOptions) (g *guard, err error) {
 			g = nil
 		}
 	}()
-	options := sqlite.Options{BusyTimeout: busyTimeout, CacheBytes: o.cacheBytes, CheckpointOnClose: true}
+	options := sqlite.Options{BusyTimeout: busyTimeout, CacheBytes: o.cacheBytes, CheckpointOnClose: true, RowSums: o.rowSums}
 	if g.conn, err = sqlite.Open(path, options); err != nil {
 		return g, err
 	}

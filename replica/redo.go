@@ -123,6 +123,8 @@ func (a *applier) transaction(ops []cdc.Change, lsn cdc.LSN) error {
 	if err := a.guard.conn.Exec("SAVEPOINT replicator"); err != nil {
 		return err
 	}
+	a.w.tables.collectSums()
+	sums := a.w.sums.save()
 	err := a.run(rows, lsn, direct)
 	if conflicts(err) {
 		if err := a.guard.conn.Exec("ROLLBACK TO replicator"); err != nil {
@@ -131,6 +133,7 @@ func (a *applier) transaction(ops []cdc.Change, lsn cdc.LSN) error {
 		if err := a.w.rewind(); err != nil {
 			return err
 		}
+		a.w.sums.restore(sums)
 		if err := a.run(rows, lsn, removal); err != nil {
 			return err
 		}

@@ -78,6 +78,12 @@ type Apply struct {
 	CheckpointBytes int64  // of the replica's SQLite WAL at which it is checkpointed; 40 MiB
 	HoldWriteLock   bool   // keep other writers out between applies
 	OnDivergence    Policy // Reseed
+
+	// VerifyRows reads each row before and after it is changed, so that at every commit
+	// the row-set hashes of the primary are compared with those of the file, and reads
+	// all rows in the background: at the start, and every AuditInterval.
+	VerifyRows    bool
+	AuditInterval time.Duration // 24 h
 }
 
 func (a Apply) withDefaults() Apply {
@@ -93,6 +99,9 @@ func (a Apply) withDefaults() Apply {
 	if a.CheckpointBytes == 0 {
 		a.CheckpointBytes = 40 << 20
 	}
+	if a.AuditInterval == 0 {
+		a.AuditInterval = 24 * time.Hour
+	}
 	if a.OnDivergence == "" {
 		a.OnDivergence = Reseed
 	}
@@ -105,6 +114,7 @@ type Replica struct {
 	o     Options
 	work  string // directory of our own beside the file
 	board *board
+	sums  *rowSums // nil: rows are not verified
 	holds chan *hold
 
 	// Only Run's goroutine touches these.
@@ -121,6 +131,7 @@ type past struct {
 	seeded   Mark    // where the file comes from, until something is applied to it
 	diverged cdc.LSN // of the last change that did not fit
 	damaged  cdc.LSN // due when the last damaged record came
+	unequal  string  // table whose hash was found to differ last
 }
 
 // New checks the options and starts nothing.
@@ -136,7 +147,7 @@ func New(o Options) (*Replica, error) {
 	if p := o.Apply.OnDivergence; p != Reseed && p != Stop {
 		errs = append(errs, fmt.Errorf("replica: on_divergence is %q, want %s or %s", p, Reseed, Stop))
 	}
-	if o.Apply.GroupMaxRecords < 0 || o.Apply.GroupMaxBytes < 0 || o.Apply.CacheBytes < 0 || o.Apply.CheckpointBytes < 0 {
+	if o.Apply.GroupMaxRecords < 0 || o.Apply.GroupMaxBytes < 0 || o.Apply.CacheBytes < 0 || o.Apply.CheckpointBytes < 0 || o.Apply.AuditInterval < 0 {
 		errs = append(errs, fmt.Errorf("replica: a limit is negative: %+v", o.Apply))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -155,6 +166,9 @@ func New(o Options) (*Replica, error) {
 	}
 	o.Logger = o.logger().With("db", o.Database)
 	r := &Replica{o: o, work: path + ".replicator", board: newBoard(o.Database, o.Clock, o.Logger), holds: make(chan *hold)}
+	if o.Apply.VerifyRows {
+		r.sums = newRowSums()
+	}
 	if r.o.SpoolDir == "" {
 		r.o.SpoolDir = r.work
 	}

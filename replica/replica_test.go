@@ -44,7 +44,7 @@ func newRig(t *testing.T, sql string) *rig {
 	g.o = Options{
 		Database: "app", Path: filepath.Join(t.TempDir(), "replica.db"), Stream: g.log, Snapshots: g.snaps,
 		Clock: fastClock{}, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
-		Apply: Apply{HoldWriteLock: true},
+		Apply: Apply{HoldWriteLock: true, VerifyRows: true},
 	}
 	return g
 }

@@ -34,6 +34,8 @@ type source struct {
 	rows    map[string]*image // by table
 	schema  []schemaRow
 	headers [2]int64 // user_version, application_id
+	sums    map[string]cdc.RowSum
+	blind   map[string]bool // tables that changes were made for by hand, so that no hash is given
 	enc     *cdc.Encoder
 	clock   time.Time
 	log     *log
@@ -79,6 +81,7 @@ func newSourceAt(t testing.TB, path, sql string) *source {
 	must(t, err)
 	s.term(cdc.Tail{Next: 1, Boundary: cdc.Boundary{Lineage: lineage}}, 1)
 	s.read()
+	s.readSums()
 	return s
 }
 
@@ -132,12 +135,41 @@ func (s *source) emit() {
 	for _, op := range s.ops() {
 		must(s.t, s.enc.Op(op))
 	}
-	must(s.t, s.enc.End(s.boundary(), false))
+	b := s.boundary()
+	b.Tables = s.hashes()
+	must(s.t, s.enc.End(b, false))
+}
+
+// hashes are the row-set hashes of the tables that are not as they were.
+func (s *source) hashes() (list []cdc.TableHash) {
+	s.t.Helper()
+	old := s.sums
+	s.readSums()
+	for name, sum := range s.sums {
+		if was, ok := old[name]; (!ok || was != sum) && !s.blind[name] {
+			list = append(list, cdc.TableHash{Table: name, Sum: sum.Bytes()})
+		}
+	}
+	return list
+}
+
+func (s *source) readSums() {
+	s.t.Helper()
+	s.sums = map[string]cdc.RowSum{}
+	for name := range s.rows {
+		sum, err := s.c.SumTable(context.Background(), name)
+		must(s.t, err)
+		s.sums[name] = sum.Sum
+	}
 }
 
 // insert appends a transaction of one row that the database itself does not see.
 func (s *source) insert(table string, rowid int64, record []byte) {
 	t := &cdc.Table{Name: table}
+	if s.blind == nil {
+		s.blind = map[string]bool{}
+	}
+	s.blind[table] = true
 	must(s.t, s.enc.Op(cdc.AppendOp(nil, &cdc.Change{Op: cdc.OpTable, Table: t}, 0)))
 	must(s.t, s.enc.Op(cdc.AppendOp(nil, &cdc.Change{Op: cdc.OpInsert, Table: t, Rowid: rowid, New: record}, 0)))
 	must(s.t, s.enc.End(s.boundary(), false))

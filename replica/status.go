@@ -65,6 +65,8 @@ type Status struct {
 	Counters  Counters  `json:"counters"`
 	LeftOff   []LeftOff `json:"left_off_indexes,omitempty"`
 	SQLiteWAL int64     `json:"sqlite_wal_bytes"` // of the replica's own file, after the last commit
+
+	Verification *Verification `json:"verification,omitempty"` // nil without Apply.VerifyRows
 }
 
 // Source is the primary as its last heartbeat described it.
@@ -110,6 +112,7 @@ type Counters struct {
 	Swaps        uint64 `json:"swaps"`        // SQLite transactions that a UNIQUE conflict made us do again
 	Reseeds      uint64 `json:"reseeds"`
 	Divergences  uint64 `json:"divergences"`
+	Mismatches   uint64 `json:"row_hash_mismatches"` // divergences that only the hash of a table has shown
 	StrayWrites  uint64 `json:"stray_writes"`
 }
 
@@ -327,7 +330,11 @@ func above(a, b uint64) uint64 {
 }
 
 // Status describes the replica at this moment. It may be called concurrently.
-func (r *Replica) Status() Status { return r.board.status() }
+func (r *Replica) Status() Status {
+	s := r.board.status()
+	s.Verification = r.sums.status()
+	return s
+}
 
 // Heard takes a heartbeat of the primary. It may be called concurrently.
 func (r *Replica) Heard(h Heartbeat) { r.board.hear(h) }

@@ -18,6 +18,7 @@ type target struct {
 	*sqlite.Target
 	withoutRowid  bool
 	autoincrement bool
+	summing       bool // in tables.summing
 }
 
 // tables holds the targets of one connection under the present schema.
@@ -27,12 +28,16 @@ type tables struct {
 	last   *cdc.Table // the change before was in this table
 	target *target
 	loans  []loan // to be given back before the commit
+
+	sums    *rowSums
+	summing []*target // whose rows may have changed since collectSums
 }
 
 func newTables(c *sqlite.Conn) *tables { return &tables{conn: c, byName: make(map[string]*target)} }
 
 // reset forgets the targets, since the schema has changed.
 func (t *tables) reset() {
+	t.collectSums()
 	clear(t.byName)
 	t.last, t.target = nil, nil
 	t.conn.ResetTargets()
@@ -57,15 +62,38 @@ func (t *tables) of(table *cdc.Table) (*target, error) {
 }
 
 func (t *tables) named(name string) (*target, error) {
-	if to := t.byName[name]; to != nil {
-		return to, nil
+	to := t.byName[name]
+	if to == nil {
+		var err error
+		if to, err = t.open(name); err != nil {
+			return nil, fmt.Errorf("replica: table %q: %w", name, err)
+		}
+		t.byName[name] = to
 	}
-	to, err := t.open(name)
-	if err != nil {
-		return nil, fmt.Errorf("replica: table %q: %w", name, err)
+	if !to.summing && t.sums != nil {
+		to.summing = true
+		t.summing = append(t.summing, to)
 	}
-	t.byName[name] = to
 	return to, nil
+}
+
+// collectSums adds to the row-set hashes what the batches so far have changed. All
+// changes must have been flushed.
+func (t *tables) collectSums() {
+	t.eachSum(func(table string, d cdc.RowSum) { t.sums.add(table, d) })
+}
+
+// forgetSums drops it, since it was rolled back.
+func (t *tables) forgetSums() { t.eachSum(func(string, cdc.RowSum) {}) }
+
+func (t *tables) eachSum(f func(table string, d cdc.RowSum)) {
+	for _, to := range t.summing {
+		to.summing = false
+		f(to.Table().Name, to.TakeSum())
+	}
+	clear(t.summing)
+	t.summing = t.summing[:0]
+	t.last, t.target = nil, nil // the next change must pass by named
 }
 
 func (t *tables) open(name string) (*target, error) {

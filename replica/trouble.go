@@ -64,13 +64,22 @@ func (r *Replica) doubt(err error) (final bool) {
 	var trimmed interface{ FirstLSN() cdc.LSN }
 	switch {
 	case errors.As(err, &d):
-		r.board.count(func(c *Counters) { c.Divergences++ })
+		unequal := errors.Is(err, ErrRowSum)
+		r.board.count(func(c *Counters) {
+			c.Divergences++
+			if unequal {
+				c.Mismatches++
+			}
+		})
 		r.o.Logger.Error("replica differs from the source", "lsn", d.LSN, "table", d.Table, "err", err)
 		need := repair{reason: err}
-		if d.LSN == r.past.diverged { // a snapshot below did not help
-			need = repair{reason: err, min: d.LSN, ahead: true}
+		if d.LSN == r.past.diverged || unequal && d.Table == r.past.unequal && !r.sums.proved(d.Table) { // a snapshot below did not help
+			need = repair{reason: err, min: max(d.LSN, r.a.mark.LSN), ahead: true}
 		}
 		r.past.diverged = d.LSN
+		if unequal {
+			r.past.unequal = d.Table
+		}
 		return r.diverge(need)
 	case errors.Is(err, errStray), errors.Is(err, errMoved):
 		r.board.count(func(c *Counters) { c.StrayWrites++ })

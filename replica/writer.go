@@ -30,6 +30,7 @@ const (
 type writer struct {
 	conn     *sqlite.Conn
 	tables   *tables
+	sums     *rowSums
 	sequence sequence
 	schema   schema
 
@@ -47,9 +48,9 @@ type place struct {
 	table string
 }
 
-// A Divergence is a change that did not change exactly one row: the file is not
-// the database that the change was made for. It wraps sqlite.ErrDiverged or a
-// constraint error.
+// A Divergence is a change that did not change exactly one row, or a table whose
+// row-set hash is not what it should be: the file is not the database that the
+// change was made for. It wraps sqlite.ErrDiverged, a constraint error or ErrRowSum.
 type Divergence struct {
 	LSN   cdc.LSN
 	Table string
@@ -57,6 +58,9 @@ type Divergence struct {
 }
 
 func (d *Divergence) Error() string {
+	if errors.Is(d.err, ErrRowSum) {
+		return fmt.Sprintf("replica: table %q at LSN %d: %v", d.Table, d.LSN, d.err)
+	}
 	return fmt.Sprintf("replica: record %d does not fit table %q: %v", d.LSN, d.Table, d.err)
 }
 
@@ -80,13 +84,23 @@ func (w *writer) reload() error {
 	if err := w.schema.load(w.conn); err != nil {
 		return err
 	}
-	return w.sequence.load(w.conn)
+	if err := w.sequence.load(w.conn); err != nil {
+		return err
+	}
+	return w.sums.load(w.conn)
+}
+
+// prove keeps the row-set hashes in s from now on.
+func (w *writer) prove(s *rowSums) error {
+	w.sums, w.tables.sums = s, s
+	return s.load(w.conn)
 }
 
 // abandon forgets what a rollback of the whole SQLite transaction has undone.
 func (w *writer) abandon() error {
 	w.sequence.reset()
 	err := w.rewind()
+	w.sums.abandon()
 	w.schema.dirty = false
 	return err
 }
@@ -95,6 +109,7 @@ func (w *writer) abandon() error {
 // not among it: its changes wait for the commit.
 func (w *writer) rewind() error {
 	w.drop()
+	w.tables.forgetSums()
 	w.pass, w.rows = direct, false
 	if !w.schema.dirty && len(w.tables.loans) == 0 {
 		return nil
@@ -115,9 +130,11 @@ func (w *writer) committed() { w.schema.dirty = false }
 // they alias the record, which outlives the batch.
 func (w *writer) op(c *cdc.Change, lsn cdc.LSN) error {
 	if c.Op == cdc.OpSchema {
+		w.sums.touchSchema(c.Schema, lsn)
 		return w.note(c.Schema)
 	}
 	if c.Op == cdc.OpTable {
+		w.sums.touch(c.Table.Name, lsn)
 		return nil
 	}
 	if w.schema.pending() {
@@ -214,7 +231,11 @@ func (w *writer) alter(lsn cdc.LSN) error {
 	if err := w.tables.giveBack(); err != nil {
 		return err
 	}
+	edit := w.sums.edit(w.conn, w.schema.run)
 	err := w.schema.apply(w.conn)
+	if err == nil {
+		edit.done(w.conn)
+	}
 	w.tables.reset()
 	return w.misfit(err, lsn)
 }
@@ -264,6 +285,7 @@ func (w *writer) settle(lsn cdc.LSN) error {
 	if err := w.fault(w.sequence.settle(w.conn, w.tables), place{lsn, sequenceTable}); err != nil {
 		return err
 	}
+	w.tables.collectSums()
 	return w.tables.giveBack()
 }
 

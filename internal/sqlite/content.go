@@ -59,7 +59,14 @@ func (c *Conn) Content(ctx context.Context, progress func(rows uint64)) (tables 
 
 // SumTable is the sum that Content computes for one table.
 func (c *Conn) SumTable(ctx context.Context, name string) (TableSum, error) {
-	sum, err := c.sumTable(ctx, name, func(uint64) {})
+	return c.SumTablePaced(ctx, name, func(uint64) {})
+}
+
+// SumTablePaced is SumTable for work in the background: it calls progress with the
+// number of rows so far after every few thousand and at the end, and the caller may
+// rest in it.
+func (c *Conn) SumTablePaced(ctx context.Context, name string, progress func(rows uint64)) (TableSum, error) {
+	sum, err := c.sumTable(ctx, name, progress)
 	if err != nil {
 		return TableSum{}, fmt.Errorf("sqlite: content of %q: %w", name, err)
 	}
