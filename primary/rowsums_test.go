@@ -149,7 +149,10 @@ func TestRowSumsAreThoseOfTheTables(t *testing.T) {
 			b.sync()
 			b.known()
 			r.next()
-			for range 60 {
+			for i := range 60 {
+				if i%10 == 9 {
+					noError(t, b.p.summer.inspect(b.ctx))
+				}
 				sql := w.transaction()
 				b.exec(sql)
 				b.sync()
@@ -164,6 +167,9 @@ func TestRowSumsAreThoseOfTheTables(t *testing.T) {
 						t.Fatalf("after %s: the records say of %s: %v (%t), want %v", sql, s.Name, h, ok, s.Sum)
 					}
 				}
+			}
+			if s := b.p.Status().Sums; s.Inspections != 6 || s.Mismatches+s.MapMismatches != 0 {
+				t.Errorf("inspections found %+v", s)
 			}
 		})
 	}

@@ -191,8 +191,8 @@ func (p *Pipeline) Status() Status {
 		s.Error = err.Error()
 	}
 	s.State, s.Since = b.state, b.since
-	s.Position, s.Totals, s.Capture, s.Sums = b.position, b.totals, b.capture, b.sums
-	p.summer.status(&s.Sums)
+	s.Position, s.Totals, s.Capture = b.position, b.totals, b.capture
+	s.Sums = p.summer.state(b.sums)
 	s.LSN.Captured = b.position.LSN
 	if b.log != nil {
 		s.LSN.Durable = b.log.Durable()

@@ -113,29 +113,43 @@ func (s *rowSums) refute(k knownSum) {
 type SumStatus struct {
 	Tables int `json:"tables"`
 	Known  int `json:"known"` // tables whose hash is known
-	// Pages are the pages that the computation under way has read, of the database.
-	Pages uint32 `json:"pages,omitempty"`
-	// Mismatches counts tables whose hash was not that of their rows: a defect of
-	// the capture.
-	Mismatches uint64 `json:"mismatches"`
+	// Pages are the pages that the computation or inspection under way has read.
+	Pages uint64 `json:"pages,omitempty"`
+	// Inspections counts comparisons of what the capture believes with the database;
+	// the mismatches that they and audits found are defects of the capture.
+	Inspections   uint64 `json:"inspections"`
+	Mismatches    uint64 `json:"mismatches"`     // tables whose hash was not that of their rows
+	MapMismatches uint64 `json:"map_mismatches"` // times that the page map was wrong
 }
 
-// A summer computes the bases of the row-set hashes in the background.
+// A summer computes the bases of the row-set hashes in the background, and inspects
+// what the capture believes.
 type summer struct {
 	p *Pipeline
 
-	mu         sync.Mutex
-	cancel     context.CancelCauseFunc // of the job under way
-	pages      uint32
-	mismatches uint64
+	inspected cdc.Position // Run's own
+	from      uint32       // root page of the table with which the next inspection begins; Run's own
+
+	mu     sync.Mutex
+	cancel context.CancelCauseFunc // of what is under way
+	status SumStatus               // Tables and Known are the capture's
 }
 
-// Run computes bases whenever one is wanted.
+// Run computes bases whenever one is wanted, and inspects from time to time.
 func (s *summer) Run(ctx context.Context, wanted <-chan struct{}) error {
+	inspect := time.NewTimer(inspectFirst)
+	defer inspect.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-inspect.C:
+			began := s.p.o.Clock()
+			if err := s.inspect(ctx); err != nil && ctx.Err() == nil {
+				s.p.o.Logger.Info("the capture is inspected later", "err", err)
+			}
+			inspect.Reset(max(inspectFirst, inspectShare*s.p.o.Clock().Sub(began)))
+			continue
 		case <-wanted:
 		}
 		for failed := true; failed; {
@@ -234,7 +248,7 @@ func (r *rests) rest(ctx context.Context) error {
 func (s *summer) begin(cancel context.CancelCauseFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cancel, s.pages = cancel, 0
+	s.cancel, s.status.Pages = cancel, 0
 }
 
 // interrupt ends the job under way, if there is one.
@@ -256,14 +270,16 @@ func (s *summer) reading() bool {
 func (s *summer) count() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pages++
+	s.status.Pages++
 }
 
-// status fills in what the capture does not know.
-func (s *summer) status(out *SumStatus) {
+// state completes what the capture knows.
+func (s *summer) state(of SumStatus) SumStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out.Pages, out.Mismatches = s.pages, s.mismatches
+	out := s.status
+	out.Tables, out.Known = of.Tables, of.Known
+	return out
 }
 
 // verify compares the hashes as of a frozen state with the content of its tables.
@@ -295,7 +311,7 @@ func (s *summer) verify(ctx context.Context, at cdc.Position, sums []knownSum, c
 		s.p.o.Logger.Warn("wrong row-set hashes stay until the next audit", "err", err)
 	}
 	s.mu.Lock()
-	s.mismatches += uint64(len(wrong))
+	s.status.Mismatches += uint64(len(wrong))
 	s.mu.Unlock()
 	s.p.changed.notify()
 }

@@ -1,0 +1,198 @@
+package primary
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
+	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
+)
+
+// An inspection proves the capture right while it runs: it builds the decoder's map
+// anew from a frozen state and hashes rows of it, and compares both with what the
+// transactions have led to.
+//
+// It costs a part of the time at most, whatever the size of the database: the next
+// one waits inspectShare times as long as the last one took.
+const (
+	inspectShare = 20
+	inspectFirst = time.Minute // the least time between two
+	inspectMap   = 8 << 20     // bytes of the largest map that is copied; past it only rows are inspected
+)
+
+// A mapCopy is what the decoder believes of a state.
+type mapCopy struct {
+	head   sqlitefile.Header
+	count  uint32
+	pages  pageMap
+	schema *schema
+}
+
+// copyMap copies what the decoder knows; nil when that is too much.
+func (d *decoder) copyMap() *mapCopy {
+	if len(d.pages.kinds)*5 > inspectMap {
+		return nil
+	}
+	return &mapCopy{
+		head: d.head, count: d.count,
+		pages:  pageMap{kinds: slices.Clone(d.pages.kinds), parents: slices.Clone(d.pages.parents)},
+		schema: &schema{objects: maps.Clone(d.schema.objects), trees: maps.Clone(d.schema.trees)},
+	}
+}
+
+// compare builds the map of a state and reports, as mismatch, how it differs from m.
+// err says that the state cannot be read: that proves nothing against m.
+func (m *mapCopy) compare(state sqlitefile.Pages, pageCount uint32, l layouts) (mismatch, err error) {
+	head, err := readHeader(state)
+	if err != nil {
+		return nil, err
+	}
+	var fresh pageMap
+	s := newSide(state, head, pageCount)
+	schema, err := buildMap(&fresh, &s, head.Encoding, l)
+	if err != nil {
+		return nil, err
+	}
+	if pageCount != m.count || head.Encoding != m.head.Encoding || head.PageSize != m.head.PageSize || head.Usable != m.head.Usable {
+		return fmt.Errorf("database of %d pages, captured are %d", pageCount, m.count), nil
+	}
+	return errors.Join(schema.compare(m.schema), m.pages.compare(&fresh)), nil
+}
+
+// An inspection is the state and what is believed of it.
+type inspection struct {
+	belief *mapCopy
+	job    *sumJob // the tables that have a hash
+	sums   map[*summedTable]knownSum
+}
+
+// beginInspection freezes the source. Tables from root page `from` on come first,
+// because there may not be time for all.
+func (c *capture) beginInspection(from uint32) (*inspection, error) {
+	frozen, err := c.freeze()
+	if err != nil {
+		return nil, err
+	}
+	in := &inspection{belief: c.decoder.copyMap(), job: &sumJob{frozen: frozen}, sums: map[*summedTable]knownSum{}}
+	for _, k := range frozen.sums {
+		in.sums[k.table] = k
+	}
+	for _, o := range c.decoder.schema.objects {
+		if o.tree == nil {
+			continue
+		}
+		if t := c.sums.tables[o.row.Name]; t != nil && t.known {
+			in.job.tables = append(in.job.tables, sumTask{table: t, face: t.face, root: o.tree.root})
+		}
+	}
+	slices.SortFunc(in.job.tables, func(a, b sumTask) int { return cmp.Compare(a.root-from, b.root-from) })
+	return in, nil
+}
+
+// A pacedPages reads pages at leisure.
+type pacedPages struct {
+	sqlitefile.Pages
+	before func() error
+}
+
+func (p *pacedPages) Page(n uint32) ([]byte, error) {
+	if err := p.before(); err != nil {
+		return nil, err
+	}
+	return p.Pages.Page(n)
+}
+
+// inspect runs one inspection, unless nothing was captured since the last.
+func (s *summer) inspect(ctx context.Context) error {
+	during, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var in *inspection
+	err := s.p.ask(ctx, func(c *capture) (err error) {
+		if c.encoder.Position() == s.inspected {
+			return nil
+		}
+		if in, err = c.beginInspection(s.from); in != nil {
+			s.begin(cancel)
+		}
+		return err
+	})
+	if err != nil || in == nil {
+		return err
+	}
+	frozen := in.job.frozen
+	mismatch, err := s.inspectMap(during, in)
+	if err == nil {
+		err = s.compute(during, in.job)
+	}
+	err = errors.Join(err, frozen.Close())
+	s.begin(nil)
+	if err != nil {
+		return err
+	}
+	s.inspected = frozen.At
+	s.mu.Lock()
+	s.status.Inspections++
+	s.mu.Unlock()
+	sums, content := in.computed(&s.from)
+	s.verify(ctx, frozen.At, sums, content)
+	if mismatch != nil {
+		return s.refuteMap(ctx, frozen.At, mismatch)
+	}
+	return nil
+}
+
+func (s *summer) inspectMap(ctx context.Context, in *inspection) (mismatch, err error) {
+	if in.belief == nil {
+		return nil, nil
+	}
+	l, err := newLayouts()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	f := in.job.frozen
+	r := &rests{clock: s.p.o.Clock, since: s.p.o.Clock()}
+	mismatch, err = in.belief.compare(&pacedPages{f.view, func() error {
+		s.count()
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		return r.rest(ctx)
+	}}, f.view.pages, l)
+	return mismatch, err
+}
+
+// computed gives the hashes that were computed, in pairs with those believed, and
+// moves from to the first table that there was no time for.
+func (in *inspection) computed(from *uint32) (sums []knownSum, content []sqlite.TableSum) {
+	*from = 0
+	for _, task := range in.job.tables {
+		if task.done {
+			sums = append(sums, in.sums[task.table])
+			content = append(content, sqlite.TableSum{Name: task.face.name, Sum: task.base})
+		} else if task.err == nil && *from == 0 {
+			*from = task.root
+		}
+	}
+	return sums, content
+}
+
+// refuteMap ends the term: the next one compares the last state with the source as
+// a whole, and so finds what may have been missed.
+func (s *summer) refuteMap(ctx context.Context, at cdc.Position, mismatch error) error {
+	s.p.o.Logger.Error("the map of the database's pages is wrong: changes may have been missed; please report this", "lsn", at.LSN, "err", mismatch)
+	s.mu.Lock()
+	s.status.MapMismatches++
+	s.mu.Unlock()
+	err := fmt.Errorf("%w: the map of the pages was wrong: %w", errUndecodable, mismatch)
+	if asked := s.p.ask(ctx, func(*capture) error { return err }); !errors.Is(asked, errUndecodable) {
+		return asked
+	}
+	return nil
+}
