@@ -121,6 +121,11 @@ func primaryDetails(s primary.Status) web.Details {
 		"repins_total":                          float64(s.Capture.Repins),
 		"longest_stall_seconds":                 s.Capture.Stalls.Max.Seconds(),
 		"spilled_bytes":                         float64(s.Capture.SpilledBytes),
+		"tables":                                float64(s.Sums.Tables),
+		"row_set_hashes_known":                  float64(s.Sums.Known),
+		"row_set_hash_mismatches_total":         float64(s.Sums.Mismatches),
+		"page_map_mismatches_total":             float64(s.Sums.MapMismatches),
+		"inspections_total":                     float64(s.Sums.Inspections),
 		"snapshot_newest_lsn":                   float64(s.Snapshot.Newest),
 		"change_log_first_lsn":                  float64(s.ChangeLog.First),
 	}
