@@ -50,6 +50,7 @@ type ChangeLogOptions struct {
 type Pipeline struct {
 	o     Options
 	calls chan call
+	watch func(path string) (*watcher, error)
 
 	status    statusBoard
 	ship      atomic.Pointer[shipper]
@@ -71,7 +72,7 @@ func New(o Options) (*Pipeline, error) {
 	if o.Name == "" || o.Path == "" || o.Dir == "" || o.Stream == nil || o.Snapshots == nil || o.Sources == nil || o.Clock == nil || o.Logger == nil {
 		return nil, errors.New("primary: incomplete options")
 	}
-	p := &Pipeline{o: o, calls: make(chan call)}
+	p := &Pipeline{o: o, calls: make(chan call), watch: watch}
 	p.o.Logger = o.Logger.With("db", o.Name)
 	p.status.init(o.Clock)
 	p.snapshots = newSnapshotter(p)
@@ -174,9 +175,10 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 		err = errors.Join(err, src.close())
 		release()
 	}()
-	w, err := watch(src.path + "-wal")
-	if err != nil {
-		return err
+	w, err := p.watch(src.path + "-wal")
+	if err != nil { // a limit of the whole machine, which others may have used up
+		p.o.Logger.Warn("changes are looked for by the clock", "every", blindNap, "err", err)
+		w = &watcher{}
 	}
 	go w.run()
 	defer func() { err = errors.Join(err, w.close()) }()
@@ -235,6 +237,7 @@ func (p *Pipeline) open() (_ *source, release func(), err error) {
 const (
 	firstNap = 50 * time.Microsecond
 	lastNap  = 500 * time.Millisecond
+	blindNap = 10 * time.Millisecond // the longest where nothing announces changes
 )
 
 // follow is the loop of a term.
@@ -259,7 +262,7 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 		} else if c.upkeep.yielding {
 			pause = firstNap
 		} else {
-			pause = min(2*pause, lastNap)
+			pause = min(2*pause, w.longest())
 		}
 		woken, err := p.wait(ctx, c, w, pause)
 		if err != nil {
