@@ -1,0 +1,661 @@
+package replicator_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/primary"
+	"github.com/sqlite-replicator/replicator/replica"
+	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/stream"
+)
+
+// TestNATSAway: the application goes on, both sides say that they are cut off,
+// and go on by themselves when NATS is back, whatever is left of it.
+func TestNATSAway(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		wipe bool
+	}{{"killed", false}, {"wiped", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPlant(t, 101)
+			p.tuning.changeLog = tight().changeLog // it no longer begins with record 1
+			f := p.begin()
+			p.killNATS()
+			p.primaryIs(primary.StateOffline)
+			f.is(replica.Offline)
+			f.lagUnknown()
+			before := p.pipeline.Status().LSN
+			p.app.do(30)
+			p.soon("the capture goes on", patience, func() bool { return p.pipeline.Status().LSN.Durable > before.Durable })
+			if after := p.pipeline.Status().LSN; after.Published != before.Published {
+				p.fail("published %d, then %d, with NATS away", before.Published, after.Published)
+			}
+			if c.wipe {
+				p.must(os.RemoveAll(p.store))
+			}
+			p.startNATS()
+			p.clock.advance(time.Minute) // what failed meanwhile is tried again
+			p.healed(f)
+		})
+	}
+}
+
+// TestStreamTampered: somebody else does to the stream what operators can do.
+// What is lost there is published again or bridged by a snapshot.
+func TestStreamTampered(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		tamper func(p *plant, s *stream.Stream) error
+	}{
+		{"deleted", func(p *plant, s *stream.Stream) error { return s.Delete(p.ctx) }},
+		{"purged", func(p *plant, s *stream.Stream) error {
+			i, err := s.Info(p.ctx)
+			return errors.Join(err, s.PurgeThrough(p.ctx, i.Last))
+		}},
+		{"created again, lower", func(p *plant, s *stream.Stream) error {
+			return errors.Join(s.Delete(p.ctx), s.Create(p.ctx, 1))
+		}},
+		{"created again, empty", func(p *plant, s *stream.Stream) error {
+			i, err := s.Info(p.ctx)
+			return errors.Join(err, s.Delete(p.ctx), s.Create(p.ctx, i.Last+1))
+		}},
+	} {
+		for _, away := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, replica away %t", c.name, away), func(t *testing.T) {
+				t.Parallel()
+				p := newPlant(t, 102)
+				p.tuning.changeLog = tight().changeLog
+				f := p.begin()
+				if away {
+					f.stop()
+					p.app.do(40)
+					_, err := p.pipeline.Sync(p.ctx)
+					p.must(err)
+				}
+				p.must(c.tamper(p, p.connect("foreigner", p.url).Stream("app", p.stream)))
+				p.clock.advance(time.Minute) // the newest snapshot is not from a moment ago
+				p.app.do(20)
+				if away {
+					f.start()
+				}
+				p.healed(f)
+			})
+		}
+	}
+}
+
+// TestStreamTaken: a foreign record in the stream is left alone, and said.
+func TestStreamTaken(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t, 103)
+	f := p.begin()
+	foreigner := p.connect("foreigner", p.url).Stream("app", p.stream)
+	i, err := foreigner.Info(p.ctx)
+	p.must(err)
+	ctx, cancel := context.WithCancel(p.ctx)
+	defer cancel()
+	err = foreigner.Publish(ctx, i.Last, func(ctx context.Context) ([]byte, cdc.LSN, error) {
+		if i.Last++; ctx.Err() == nil && i.Last == f.Status().Applied.LSN+1 {
+			return []byte("what is this?"), i.Last, nil
+		}
+		return nil, 0, io.EOF
+	}, func(cdc.LSN) {})
+	if !errors.Is(err, io.EOF) {
+		p.fail("the foreigner cannot publish: %v", err)
+	}
+	if err := p.fate(p.running); !errors.Is(err, primary.ErrFenced) || !strings.Contains(err.Error(), "nats stream rm") {
+		p.fail("the primary ended with %v", err)
+	}
+	p.primaryIs(primary.StateFenced)
+	p.app.do(20) // does not wait for us
+	if got, err := foreigner.Get(p.ctx, i.Last-1); err != nil || string(got) != "what is this?" {
+		p.fail("the foreign record is %q, %v", got, err)
+	}
+	// What the error says resolves it.
+	p.must(foreigner.Delete(p.ctx))
+	p.startPrimary()
+	p.clock.advance(time.Minute)
+	p.healed(f)
+}
+
+// A tampering sits between NATS and a replica and changes what is delivered.
+type tampering struct {
+	replica.Stream
+	change func(lsn cdc.LSN, rec []byte, handle func([]byte, cdc.LSN) error) error
+}
+
+func (s tampering) Consume(ctx context.Context, from cdc.LSN, handle func([]byte, cdc.LSN, uint64) error) error {
+	return s.Stream.Consume(ctx, from, func(rec []byte, lsn cdc.LSN, pending uint64) error {
+		return s.change(lsn, rec, func(rec []byte, lsn cdc.LSN) error { return handle(rec, lsn, pending) })
+	})
+}
+
+// TestDeliveries: whatever arrives in place of the records, no row of it stays.
+func TestDeliveries(t *testing.T) {
+	flipped := func(rec []byte) []byte {
+		rec = bytes.Clone(rec)
+		rec[len(rec)/2] ^= 0x10
+		return rec
+	}
+	for _, c := range []struct {
+		name    string
+		reseeds bool
+		change  func(once *sync.Once, rec []byte, lsn cdc.LSN, handle func([]byte, cdc.LSN) error) error
+	}{
+		{"damaged on the way", false, func(once *sync.Once, rec []byte, lsn cdc.LSN, handle func([]byte, cdc.LSN) error) error {
+			once.Do(func() { rec = flipped(rec) })
+			return handle(rec, lsn)
+		}},
+		{"damaged for good", true, func(_ *sync.Once, rec []byte, lsn cdc.LSN, handle func([]byte, cdc.LSN) error) error {
+			return handle(flipped(rec), lsn)
+		}},
+		{"cut short", true, func(_ *sync.Once, rec []byte, lsn cdc.LSN, handle func([]byte, cdc.LSN) error) error {
+			return handle(rec[:len(rec)-1], lsn)
+		}},
+		{"missing", true, func(*sync.Once, []byte, cdc.LSN, func([]byte, cdc.LSN) error) error { return nil }},
+		{"twice", true, func(once *sync.Once, rec []byte, lsn cdc.LSN, handle func([]byte, cdc.LSN) error) (err error) {
+			once.Do(func() { err = handle(rec, lsn) })
+			return errors.Join(err, handle(rec, lsn))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPlant(t, 104)
+			var armed atomic.Uint64 // the record that is concerned
+			var once sync.Once
+			p.consuming = func(s replica.Stream) replica.Stream {
+				return tampering{s, func(lsn cdc.LSN, rec []byte, handle func([]byte, cdc.LSN) error) error {
+					if at := armed.Load(); at == 0 || lsn != cdc.LSN(at) {
+						return handle(rec, lsn)
+					}
+					return c.change(&once, rec, lsn, handle)
+				}}
+			}
+			f := p.begin()
+			armed.Store(uint64(p.pipeline.Status().LSN.Published) + 5)
+			p.app.do(20)
+			p.clock.advance(time.Minute)
+			p.healed(f)
+			if n := f.Status().Counters.Reseeds; (n > 0) != c.reseeds {
+				p.fail("seeded again %d times, want some: %t", n, c.reseeds)
+			}
+		})
+	}
+}
+
+// TestDeliveriesOutOfOrder exchanges two records.
+func TestDeliveriesOutOfOrder(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t, 105)
+	var armed atomic.Bool
+	var held []byte
+	p.consuming = func(s replica.Stream) replica.Stream {
+		return tampering{s, func(lsn cdc.LSN, rec []byte, handle func([]byte, cdc.LSN) error) error {
+			if held != nil {
+				first := held
+				held = nil
+				return errors.Join(handle(rec, lsn), handle(first, lsn-1))
+			}
+			if armed.CompareAndSwap(true, false) {
+				held = bytes.Clone(rec)
+				return nil
+			}
+			return handle(rec, lsn)
+		}}
+	}
+	f := p.begin()
+	armed.Store(true)
+	p.app.do(20)
+	p.clock.advance(time.Minute)
+	p.healed(f)
+}
+
+// TestSlowLink: a replica that cannot keep up says how far it is behind.
+func TestSlowLink(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t, 106)
+	slow := make(chan struct{})
+	var once sync.Once
+	var on atomic.Bool
+	p.consuming = func(s replica.Stream) replica.Stream {
+		return tampering{s, func(lsn cdc.LSN, rec []byte, handle func([]byte, cdc.LSN) error) error {
+			if on.Load() {
+				<-slow
+			}
+			return handle(rec, lsn)
+		}}
+	}
+	release := func() { once.Do(func() { close(slow) }) }
+	t.Cleanup(release)
+	f := p.begin()
+	on.Store(true)
+	p.app.do(30)
+	_, err := p.pipeline.Sync(p.ctx)
+	p.must(err)
+	p.soon("the lag is known", promptly, func() bool {
+		l := f.Status().Lag
+		return l.Transactions > 20 && l.Seconds != nil && *l.Seconds > 0
+	})
+	release()
+	p.healed(f)
+	if n := f.Status().Counters.Reseeds; n != 0 {
+		p.fail("seeded again %d times because of a slow link", n)
+	}
+}
+
+// Losses are of every second request or, when it happened, of the answer.
+type losses struct {
+	happened bool
+	mu       sync.Mutex
+	calls    map[string]int // of each kind
+}
+
+func (l *losses) try(kind string, do func() error) error {
+	l.mu.Lock()
+	l.calls[kind]++
+	lost := l.calls[kind]%2 == 1
+	l.mu.Unlock()
+	if !lost {
+		return do()
+	}
+	if l.happened {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("lost on purpose: %w", stream.ErrUnavailable)
+}
+
+// A lossyStore stands between a primary and its snapshots.
+type lossyStore struct {
+	*losses
+	snapshot.Store
+}
+
+func (s lossyStore) Put(ctx context.Context, name string, data []byte) error {
+	return s.try("put", func() error { return s.Store.Put(ctx, name, data) })
+}
+
+// A lossy stands between a primary and its stream.
+type lossy struct {
+	*losses
+	primary.Stream
+}
+
+func (s lossy) State(ctx context.Context) (i primary.StreamState, err error) {
+	err = s.try("state", func() error { i, err = s.Stream.State(ctx); return err })
+	return i, err
+}
+
+func (s lossy) Create(ctx context.Context, first cdc.LSN) error {
+	return s.try("create", func() error { return s.Stream.Create(ctx, first) })
+}
+
+func (s lossy) PurgeBelow(ctx context.Context, lsn cdc.LSN) error {
+	return s.try("purge", func() error { return s.Stream.PurgeBelow(ctx, lsn) })
+}
+
+func (s lossy) PurgeThrough(ctx context.Context, lsn cdc.LSN) error {
+	return s.try("purge", func() error { return s.Stream.PurgeThrough(ctx, lsn) })
+}
+
+// Publish breaks after a few records. When they happened, their acknowledgements
+// are lost.
+func (s lossy) Publish(ctx context.Context, after cdc.LSN, next func(context.Context) ([]byte, cdc.LSN, error), acked func(cdc.LSN)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	n := 0
+	return s.Stream.Publish(ctx, after, next, func(lsn cdc.LSN) {
+		if n++; s.happened || n == 3 {
+			cancel(fmt.Errorf("lost on purpose: %w", stream.ErrUnavailable))
+		} else {
+			acked(lsn)
+		}
+	})
+}
+
+// TestAnswersLost: a request that failed and one that only seems to have are
+// made good alike.
+func TestAnswersLost(t *testing.T) {
+	for _, happened := range []bool{false, true} {
+		t.Run(fmt.Sprintf("happened %t", happened), func(t *testing.T) {
+			t.Parallel()
+			p := newPlant(t, 107)
+			l := &losses{happened: happened, calls: map[string]int{}}
+			p.publishing = func(s primary.Stream) primary.Stream { return lossy{l, s} }
+			p.objects = func(s snapshot.Store) snapshot.Store { return lossyStore{l, s} }
+			f := p.begin()
+			p.clock.advance(time.Minute)
+			p.healed(f)
+		})
+	}
+}
+
+// A proxy is a link on which each direction may stand still, and which may
+// break.
+type proxy struct {
+	url      string
+	up, down gate // to the server, and back
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+// A gate lets through while it is open.
+type gate struct {
+	mu   sync.Mutex
+	open chan struct{} // closed while the gate is open
+}
+
+func (g *gate) set(open bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-g.open:
+		if !open {
+			g.open = make(chan struct{})
+		}
+	default:
+		if open {
+			close(g.open)
+		}
+	}
+}
+
+func (g *gate) passage() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open
+}
+
+// newProxy forwards to the plant's NATS until the test ends.
+func newProxy(p *plant) *proxy {
+	p.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p.must(err)
+	x := &proxy{url: "nats://" + l.Addr().String()}
+	x.up.open, x.down.open = make(chan struct{}), make(chan struct{})
+	x.up.set(true)
+	x.down.set(true)
+	over := make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", p.listen)
+			if err != nil {
+				_ = client.Close() // as if the server were not there
+				continue
+			}
+			x.mu.Lock()
+			x.conns = append(x.conns, client, server)
+			x.mu.Unlock()
+			all.Go(func() { forward(server, client, &x.up, over) })
+			all.Go(func() { forward(client, server, &x.down, over) })
+		}
+	})
+	p.t.Cleanup(func() {
+		_ = l.Close()
+		close(over)
+		x.cut()
+		all.Wait()
+	})
+	return x
+}
+
+func forward(to, from net.Conn, g *gate, over <-chan struct{}) {
+	defer func() { _, _ = to.Close(), from.Close() }()
+	b := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(b)
+		select {
+		case <-g.passage():
+		case <-over:
+			return
+		}
+		if _, werr := to.Write(b[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+}
+
+// cut breaks every connection.
+func (x *proxy) cut() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, c := range x.conns {
+		_ = c.Close()
+	}
+	x.conns = nil
+}
+
+// TestPartition: the link of one side stands still, in one direction or in both,
+// while the application writes, and goes on or breaks.
+func TestPartition(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		up, down bool // stand still
+		breaks   bool
+	}{
+		{"requests lost", true, false, true},
+		{"answers lost", false, true, true},
+		{"answers late", false, true, false},
+		{"nothing passes", true, true, true},
+		{"everything late", true, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPlant(t, 108)
+			p.startNATS()
+			link, behind := newProxy(p), newProxy(p)
+			p.conn = p.connect("primary", link.url)
+			p.startPrimary()
+			near := p.follow("near")
+			p.url = behind.url
+			far := p.follow("far")
+			p.url = "nats://" + p.listen
+			p.app.do(20)
+			p.even(near, far)
+			for _, x := range []*proxy{link, behind} {
+				x.up.set(!c.up)
+				x.down.set(!c.down)
+			}
+			p.app.do(20)
+			p.primaryIs(primary.StateOffline)
+			far.lagUnknown()
+			p.app.do(20)
+			for _, x := range []*proxy{link, behind} {
+				if c.breaks {
+					x.cut() // what stood still is lost
+				}
+				x.up.set(true)
+				x.down.set(true)
+			}
+			p.healed(near, far)
+		})
+	}
+}
+
+// TestLinkBreaksAgainAndAgain under load.
+func TestLinkBreaksAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t, 109)
+	p.startNATS()
+	link := newProxy(p)
+	p.url = link.url
+	p.startPrimary()
+	f := p.follow("replica")
+	p.app.do(20)
+	p.even(f)
+	for range 4 {
+		at := p.pipeline.Status().LSN.Published
+		p.app.do(20)
+		link.cut()
+		p.app.do(20)
+		p.soon("records pass again", patience, func() bool { return p.pipeline.Status().LSN.Published > at })
+	}
+	p.healed(f)
+}
+
+// TestSnapshotDamaged: what is wrong with the only snapshot is no matter of the
+// replicas that run, and new ones get another one.
+func TestSnapshotDamaged(t *testing.T) {
+	for _, c := range []struct {
+		name, object string
+		damage       func(p *plant, o *stream.Objects, name string) error
+	}{
+		{"chunk missing", "chunk-000001", func(p *plant, o *stream.Objects, name string) error { return o.Delete(p.ctx, name) }},
+		{"chunk damaged", "chunk-000001", func(p *plant, o *stream.Objects, name string) error {
+			b, err := o.Get(p.ctx, name)
+			if err != nil {
+				return err
+			}
+			b[len(b)/2] ^= 1
+			return o.Put(p.ctx, name, b)
+		}},
+		{"manifest missing", "manifest.json", func(p *plant, o *stream.Objects, name string) error { return o.Delete(p.ctx, name) }},
+		{"manifest damaged", "manifest.json", func(p *plant, o *stream.Objects, name string) error { return o.Put(p.ctx, name, []byte("{}")) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPlant(t, 110)
+			f := p.begin()
+			o := p.connect("foreigner", p.url).Objects("app", 1)
+			names, err := o.List(p.ctx, "")
+			p.must(err)
+			done := 0
+			for _, name := range names {
+				if strings.HasSuffix(name, c.object) {
+					p.must(c.damage(p, o, name))
+					done++
+				}
+			}
+			if done == 0 {
+				p.fail("no %s among %q", c.object, names)
+			}
+			p.clock.advance(time.Minute)
+			p.healed(f)
+		})
+	}
+}
+
+// A cluster is three servers of their own.
+type cluster struct {
+	p       *plant
+	program string
+	servers [3]*process
+	ports   [3]string // for clients
+	routes  [3]string
+	monitor [3]string
+}
+
+func newCluster(p *plant) *cluster {
+	p.t.Helper()
+	c := &cluster{p: p, program: filepath.Join(p.t.TempDir(), "nats-server")}
+	out, err := exec.Command("go", "build", "-o", c.program, "github.com/nats-io/nats-server/v2").CombinedOutput()
+	if err != nil {
+		p.t.Fatalf("go build: %v\n%s", err, out)
+	}
+	var urls []string
+	for i := range c.servers {
+		c.ports[i], c.routes[i], c.monitor[i] = address(p.t), address(p.t), address(p.t)
+		urls = append(urls, "nats://"+c.ports[i])
+	}
+	p.url = strings.Join(urls, ",")
+	for i := range c.servers {
+		c.start(i)
+	}
+	return c
+}
+
+func (c *cluster) start(i int) {
+	c.p.t.Helper()
+	var routes []string
+	for _, r := range c.routes {
+		routes = append(routes, fmt.Sprintf("%q", "nats://"+r))
+	}
+	config := filepath.Join(c.p.dir, fmt.Sprintf("n%d.conf", i))
+	c.p.must(os.WriteFile(config, fmt.Appendf(nil, "server_name: n%d\nlisten: %q\nhttp: %q\njetstream: {store_dir: %q}\ncluster: {name: test, listen: %q, routes: [%s]}\n",
+		i, c.ports[i], c.monitor[i], filepath.Join(c.p.dir, fmt.Sprintf("store%d", i)), c.routes[i], strings.Join(routes, ",")), 0o600))
+	c.servers[i] = start(c.p.t, fmt.Sprintf("n%d", i), exec.Command(c.program, "-c", config))
+}
+
+// leader is the server that leads the stream.
+func (c *cluster) leader() int {
+	var lead struct {
+		Accounts []struct {
+			Streams []struct {
+				Name    string
+				Cluster struct{ Leader string }
+			} `json:"stream_detail"`
+		} `json:"account_details"`
+	}
+	for _, at := range c.monitor {
+		answer, err := http.Get("http://" + at + "/jsz?streams=true")
+		if err != nil {
+			continue // it was killed
+		}
+		err = json.NewDecoder(answer.Body).Decode(&lead)
+		c.p.must(errors.Join(err, answer.Body.Close()))
+		for _, a := range lead.Accounts {
+			for _, s := range a.Streams {
+				for i := range c.servers {
+					if s.Name == "REPLICATOR_app" && s.Cluster.Leader == fmt.Sprintf("n%d", i) {
+						return i
+					}
+				}
+			}
+		}
+	}
+	return -1
+}
+
+// TestClusterLeaderDiesUnderLoad: of three servers the one that leads the stream
+// is killed, and comes back later.
+func TestClusterLeaderDiesUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers and their elections")
+	}
+	t.Parallel()
+	p := newPlant(t, 111)
+	p.stream.Replicas = 3
+	c := newCluster(p)
+	p.startPrimary()
+	f := p.follow("replica")
+	p.app.do(20)
+	p.even(f)
+	led := c.leader()
+	if led < 0 {
+		p.fail("nobody leads the stream")
+	}
+	p.app.begin()
+	if err := c.servers[led].kill(); err == nil {
+		p.fail("the leader had ended by itself")
+	}
+	at := p.pipeline.Status().LSN.Published
+	p.soon("another one leads", patience, func() bool { return p.pipeline.Status().LSN.Published > at+20 })
+	p.app.end()
+	p.even(f)
+	c.start(led)
+	p.healed(f)
+}
