@@ -20,13 +20,19 @@ type session struct {
 	epoch     Epoch
 	n         int      // transactions ended
 	hand      [][]byte // operations of the transaction in hand, as AppendOp encoded them
-	waiting   [][]byte // of ended transactions
+	waiting   []ended  // transactions that no commit record has covered yet
 	published [][]byte // what the decoder must have given
 	got       [][]byte
 	ended     int // OpEnds among them
-	oldest    time.Time
+	committed int // OpEnds among published
 	tail      Tail
 	table     Table
+}
+
+// An ended transaction.
+type ended struct {
+	ops [][]byte
+	at  time.Time // of its capture
 }
 
 func newSession(seed uint64) *session {
@@ -38,7 +44,7 @@ func newSession(seed uint64) *session {
 // term continues the history in a new encoder.
 func (s *session) term() error {
 	s.epoch++
-	s.hand, s.waiting, s.oldest = nil, nil, time.Time{}
+	s.hand, s.waiting = nil, nil
 	s.enc = NewEncoder(s.tail, s.epoch, ID{2, byte(s.epoch)}, s.take)
 	return s.enc.Epoch(Boundary{CapturedAt: at(s.n)})
 }
@@ -73,9 +79,18 @@ func (s *session) take(rec []byte, h Head, b *Boundary) error {
 	return nil
 }
 
-// commit checks a commit record against what was ended before it.
+// commit checks a commit record against what was ended before it. A record that
+// makes room for the end of a transaction does not cover that one.
 func (s *session) commit(r Record) error {
-	s.published, s.waiting = append(s.published, s.waiting...), nil
+	n := s.ended - s.committed
+	if n < 1 || n > len(s.waiting) {
+		return errors.New("a commit of transactions that did not end")
+	}
+	covered := s.waiting[:n]
+	s.waiting, s.committed = s.waiting[n:], s.ended
+	for _, tx := range covered {
+		s.published = append(s.published, tx.ops...)
+	}
 	if len(s.got) != len(s.published) {
 		return errors.New("a commit without all of its operations, or with more")
 	}
@@ -90,10 +105,9 @@ func (s *session) commit(r Record) error {
 	if b.Transactions != uint64(s.ended) || b.Bytes != size || b.Changes != changes {
 		return errors.New("wrong totals")
 	}
-	if !b.CapturedAt.Equal(s.oldest) {
+	if !b.CapturedAt.Equal(covered[0].at) {
 		return errors.New("not the capture time of the oldest transaction in the record")
 	}
-	s.oldest = time.Time{}
 	return nil
 }
 
@@ -134,21 +148,10 @@ func (s *session) op(c *Change) error {
 
 func (s *session) end(resync bool) error {
 	s.n++
-	// End may flush the transactions that wait before it adds its own.
-	mine := append(s.hand, AppendOp(nil, &Change{Op: OpEnd, Resync: resync}, 0))
+	ops := append(s.hand, AppendOp(nil, &Change{Op: OpEnd, Resync: resync}, 0))
 	s.hand = nil
-	waited := s.enc.Pending()
-	before := s.enc.Position().LSN
-	if !waited {
-		s.oldest = at(s.n)
-	}
-	// A record that End emits covers mine as well, unless it makes room for it.
-	s.waiting = append(s.waiting, mine...)
-	err := s.enc.End(Boundary{CapturedAt: at(s.n)}, resync)
-	if waited && s.enc.Position().LSN != before && s.enc.Pending() && err == nil {
-		return errors.New("End cut before its own transaction")
-	}
-	return err
+	s.waiting = append(s.waiting, ended{ops, at(s.n)})
+	return s.enc.End(Boundary{CapturedAt: at(s.n)}, resync)
 }
 
 func (s *session) abandon() error {
@@ -267,4 +270,22 @@ func BenchmarkEncoder(b *testing.B) {
 	}
 	must(b, e.Flush())
 	b.ReportMetric(float64(size)/float64(b.N), "stored-B/tx")
+}
+
+// The end of a transaction may not fit: the record that makes room for it covers
+// only the transactions before it.
+func TestEndMakesRoomForItself(t *testing.T) {
+	for size := MaxBody - 100; size < MaxBody; size++ {
+		s := newSession(1)
+		must(t, s.term())
+		must(t, s.row(OpInsert, 0, false))
+		must(t, s.end(false))
+		must(t, s.row(OpDelete, size, true))
+		early := s.committed > 0
+		must(t, s.end(false))
+		if !early && s.enc.Position().LSN == 3 { // the epoch, and a record for each
+			return
+		}
+	}
+	t.Fatal("no size of a row makes the end of its transaction alone too much")
 }

@@ -20,7 +20,7 @@ func history(t *testing.T, lineage ID) [][]byte {
 	take := func(rec []byte, h Head, b *Boundary) error { return errors.Join(emit(rec, h, b), s.take(rec, h, b)) }
 	e := NewEncoder(s.tail, 1, ID{1}, take)
 	must(t, e.Epoch(Boundary{}))
-	s.oldest, s.waiting = Boundary{}.CapturedAt, [][]byte{AppendOp(nil, &Change{Op: OpEnd}, 0)}
+	s.waiting = []ended{{ops: [][]byte{AppendOp(nil, &Change{Op: OpEnd}, 0)}}}
 	commit(e)
 	must(t, e.Op(AppendOp(nil, &Change{Op: OpTable, Table: &Table{Name: "t"}}, 0)))
 	must(t, e.Op(AppendOp(nil, &Change{Op: OpInsert, Table: &Table{Name: "t"}, New: make([]byte, 2*MaxBody-100)}, 0)))
