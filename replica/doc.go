@@ -24,6 +24,14 @@
 // that a stray writer is usually refused; a write that slipped in is always
 // detected, and healed by a re-seed.
 //
+// With [Apply].VerifyRows it keeps the row-set hash of each table: that of all rows
+// as they were read in the background, and what every change since did to its row,
+// as the file holds it before and after. A commit record carries the primary's
+// hashes of the tables that it changes; before the SQLite transaction is committed
+// they are compared. A row that was changed behind the replica's back is so found at
+// the next transaction on its table, or when all tables are read again. Every start
+// and every re-seed begins with all hashes unknown.
+//
 // Beside the file it keeps a directory of its own, path + ".replicator", with the
 // lock and a snapshot while it is restored; in the file the tables
 // _replicator_position and _replicator_left_off (indexes of the source that this

@@ -81,7 +81,9 @@ type Apply struct {
 
 	// VerifyRows reads each row before and after it is changed, so that at every commit
 	// the row-set hashes of the primary are compared with those of the file, and reads
-	// all rows in the background: at the start, and every AuditInterval.
+	// all rows in the background: at the start, and every AuditInterval. In large groups
+	// of inserts it costs about 0.7 µs of CPU a row, where 3 µs are spent without it; an
+	// update is read twice. BenchmarkApply measures it.
 	VerifyRows    bool
 	AuditInterval time.Duration // 24 h
 }

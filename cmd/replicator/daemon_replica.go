@@ -101,6 +101,7 @@ func (d *replicaDaemon) database(c config.ReplicaDatabase) (*copyDatabase, error
 		Apply: replica.Apply{
 			GroupMaxRecords: apply.GroupMaxRecords, GroupMaxBytes: int64(apply.GroupMaxBytes), CacheBytes: int64(apply.CacheSize),
 			CheckpointBytes: int64(apply.CheckpointSize), HoldWriteLock: apply.HoldWriteLock, OnDivergence: replica.Policy(apply.OnDivergence),
+			VerifyRows: true,
 		},
 		ReportInterval: d.cfg.ReportInterval,
 	})

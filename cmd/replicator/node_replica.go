@@ -130,7 +130,7 @@ func (d *copyDatabase) details(s replica.Status, connected bool) web.Details {
 	if connected {
 		up = 1
 	}
-	return web.Details{
+	all := web.Details{
 		"transactions_total":         float64(s.Applied.Transactions),
 		"change_bytes_total":         float64(s.Applied.Bytes),
 		"applied_transactions_total": float64(s.Counters.Transactions),
@@ -145,6 +145,14 @@ func (d *copyDatabase) details(s replica.Status, connected bool) web.Details {
 		"clock_offset_seconds":       -time.Duration(d.offset.Load()).Seconds(),
 		"connected":                  up,
 	}
+	if v := s.Verification; v != nil {
+		all["tables"] = float64(v.Tables)
+		all["row_set_hashes_known"] = float64(v.Known)
+		all["row_set_hashes_verified"] = float64(v.Verified)
+		all["row_set_hashes_oldest_verified_lsn"] = float64(v.OldestLSN)
+		all["row_set_hash_mismatches_total"] = float64(s.Counters.Mismatches)
+	}
+	return all
 }
 
 func (n *replicaNode) find(db string) (*copyDatabase, error) {
