@@ -4,11 +4,13 @@ GO ?= go
 
 FUZZTIME ?= 30s
 BENCHTIME ?= 1s
+# Of the system benchmark: small or full.
+SCALE ?= small
 # Of the soak test: how long, and which history; a failure prints its seed.
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: build test check fuzz bench soak demo tidy-check clean
+.PHONY: build test check fuzz bench bench-system soak demo tidy-check clean
 
 build:
 	$(GO) build -trimpath -tags "$(TAGS)" -o bin/replicator ./cmd/replicator
@@ -37,6 +39,10 @@ fuzz:
 
 bench:
 	$(GO) test -tags "$(TAGS)" -run='^$$' -bench=. -benchtime=$(BENCHTIME) ./...
+
+# Real processes and real files, against SQLite alone: see BENCHMARKS.md.
+bench-system: build
+	./bin/replicator bench --scale $(SCALE) --json bin/bench.json
 
 soak:
 	$(GO) test -tags "$(TAGS)" -run='^TestSoak$$' -count=1 -v -timeout=0 . -soak.seconds $(SECONDS) -soak.seed $(SEED)
