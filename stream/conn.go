@@ -45,6 +45,7 @@ type Conn struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
+	ending  bool               // Close was called: to be disconnected is no news
 	changed chan struct{}      // closed and replaced at each change of state
 	link    context.Context    // ends when the connection breaks; replaced then
 	cut     context.CancelFunc // of link
@@ -211,7 +212,9 @@ func (c *Conn) down(err error) {
 	if err == nil {
 		err = nats.ErrDisconnected
 	}
-	c.logOnce("not connected to NATS", err)
+	if !c.ending {
+		c.logOnce("not connected to NATS", err)
+	}
 	c.lastErr = err
 	c.cut()
 	c.link, c.cut = context.WithCancel(context.Background())
@@ -289,6 +292,9 @@ func (c *Conn) WaitConnected(ctx context.Context) error {
 // Close sends what is buffered, waits for handlers that run, 3 s at most, and
 // closes the connection.
 func (c *Conn) Close() {
+	c.mu.Lock()
+	c.ending = true
+	c.mu.Unlock()
 	if c.nc.Drain() == nil {
 		select {
 		case <-c.closed:
