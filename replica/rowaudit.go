@@ -238,7 +238,7 @@ func (s *rowSums) learn(t *reading, sum cdc.RowSum) *Divergence {
 	}
 	if e.known {
 		if e.base.Add(t.change) != sum {
-			return &Divergence{LSN: t.lsn, Table: t.name, err: ErrRowSum}
+			return &Divergence{LSN: t.lsn, Table: t.name, err: ErrRowSum, here: true}
 		}
 		return nil
 	}

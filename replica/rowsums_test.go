@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -121,16 +122,54 @@ func TestChangedRowIsFound(t *testing.T) {
 func TestAuditFindsChangedRow(t *testing.T) {
 	g := newRig(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1,'one'),(2,'two')")
 	g.o.Apply.HoldWriteLock, g.o.Apply.AuditInterval = false, 1
-	audited, diverged := g.audits(), g.reaches(Diverged)
+	audited, seeded := g.audits(), make(chan struct{}, 2)
+	g.on("replica file seeded again", func() { seeded <- struct{}{} })
 	g.start()
 	g.wait()
-	g.until(audited)
-	g.scribble("UPDATE t SET b='wrong' WHERE a=1")
-	g.until(diverged)
+	for _, sql := range []string{"UPDATE t SET b='wrong' WHERE a=1", "DELETE FROM t"} { // twice at one LSN
+		g.until(audited) // perhaps of before
+		g.until(audited)
+		g.scribble(sql)
+		g.until(seeded)
+	}
 	g.step("INSERT INTO t VALUES(3,'three')")
 	g.equal()
-	if c := g.r.Status().Counters; c.Mismatches != 1 || c.Reseeds != 1 {
+	if c := g.r.Status().Counters; c.Mismatches != 2 || c.Reseeds != 2 {
 		t.Errorf("counters %+v", c)
+	}
+}
+
+// A stillClock moves only when somebody sleeps.
+type stillClock struct {
+	now   time.Time
+	slept time.Duration
+}
+
+func (c *stillClock) Now() time.Time { return c.now }
+
+func (c *stillClock) Sleep(_ context.Context, d time.Duration) error {
+	c.now, c.slept = c.now.Add(d), c.slept+d
+	return nil
+}
+
+// TestAuditTakesItsShare: unless the SQLite WAL grows meanwhile.
+func TestAuditTakesItsShare(t *testing.T) {
+	for _, hurry := range []bool{false, true} {
+		clock := &stillClock{now: testTime}
+		a := auditor{clock: clock, hurry: func() bool { return hurry }, worked: clock.now}
+		work := time.Duration(0)
+		for range 1000 {
+			clock.now = clock.now.Add(time.Millisecond)
+			work += time.Millisecond
+			a.rest(t.Context())
+		}
+		want := (auditShare - 1) * work
+		if hurry {
+			want = 0
+		}
+		if off := want - clock.slept; off < 0 || off > auditRest {
+			t.Errorf("hurry %t: slept %v in %v of work, want %v", hurry, clock.slept, work, want)
+		}
 	}
 }
 

@@ -64,23 +64,7 @@ func (r *Replica) doubt(err error) (final bool) {
 	var trimmed interface{ FirstLSN() cdc.LSN }
 	switch {
 	case errors.As(err, &d):
-		unequal := errors.Is(err, ErrRowSum)
-		r.board.count(func(c *Counters) {
-			c.Divergences++
-			if unequal {
-				c.Mismatches++
-			}
-		})
-		r.o.Logger.Error("replica differs from the source", "lsn", d.LSN, "table", d.Table, "err", err)
-		need := repair{reason: err}
-		if d.LSN == r.past.diverged || unequal && d.Table == r.past.unequal && !r.sums.proved(d.Table) { // a snapshot below did not help
-			need = repair{reason: err, min: max(d.LSN, r.a.mark.LSN), ahead: true}
-		}
-		r.past.diverged = d.LSN
-		if unequal {
-			r.past.unequal = d.Table
-		}
-		return r.diverge(need)
+		return r.diverge(r.differs(d, err))
 	case errors.Is(err, errStray), errors.Is(err, errMoved):
 		r.board.count(func(c *Counters) { c.StrayWrites++ })
 		r.o.Logger.Error("stray write to the replica's file", "path", r.o.Path, "err", err)
@@ -102,6 +86,31 @@ func (r *Replica) doubt(err error) (final bool) {
 	r.o.Logger.Error("the stream does not lead on from here; seeding the file again from a snapshot",
 		"lsn", r.a.mark.LSN, "at_least", r.repair.min, "err", err)
 	return false
+}
+
+// differs decides what mends a divergence. Where the same one comes again, the
+// history itself is in doubt, since a snapshot below did not help.
+func (r *Replica) differs(d *Divergence, err error) repair {
+	unequal := errors.Is(err, ErrRowSum)
+	r.board.count(func(c *Counters) {
+		c.Divergences++
+		if unequal {
+			c.Mismatches++
+		}
+	})
+	r.o.Logger.Error("replica differs from the source", "lsn", d.LSN, "table", d.Table, "err", err)
+	if d.here {
+		return repair{reason: err}
+	}
+	again := d.LSN == r.past.diverged || unequal && d.Table == r.past.unequal && !r.sums.proved(d.Table)
+	r.past.diverged = d.LSN
+	if unequal {
+		r.past.unequal = d.Table
+	}
+	if again {
+		return repair{reason: err, min: max(d.LSN, r.a.mark.LSN), ahead: true}
+	}
+	return repair{reason: err}
 }
 
 func (r *Replica) diverge(need repair) (final bool) {

@@ -55,6 +55,7 @@ type Divergence struct {
 	LSN   cdc.LSN
 	Table string
 	err   error // names the row by its rowid, never by a value
+	here  bool  // the file itself shows it, whatever the source has
 }
 
 func (d *Divergence) Error() string {
