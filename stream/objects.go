@@ -79,30 +79,55 @@ func (o *Objects) create(ctx context.Context) error {
 // Get returns a whole object, checked against its SHA-256, or ErrNotFound.
 func (o *Objects) Get(ctx context.Context, name string) (data []byte, err error) {
 	err = o.with(ctx, "get "+name, func(ctx context.Context, store jetstream.ObjectStore) error {
-		r, err := store.Get(ctx, name)
-		if err != nil {
-			return err
+		// The client's Read sees the end of its context only at the context's own
+		// deadline, and where there is none every few seconds.
+		patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		r, err := store.Get(patient, name)
+		if err == nil {
+			data, err = readObject(r)
+			_ = r.Close() // reading only
 		}
-		defer func() { _ = r.Close() }() // reading only
-		info, err := r.Info()
-		if err != nil {
-			return err
+		if err != nil && ctx.Err() != nil {
+			return ctx.Err()
 		}
-		if info.Size > maxObject {
-			return fmt.Errorf("it has %d bytes, at most %d are read", info.Size, maxObject)
-		}
-		data = make([]byte, info.Size)
-		if _, err := io.ReadFull(r, data); err != nil {
-			return err
-		}
-		// The digest is compared where the reader meets the end.
-		if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-			return fmt.Errorf("it does not end after %d bytes: %w", info.Size, err)
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	return data, nil
+}
+
+// maxIdleReads bounds the reads in a row that bring nothing, 5 s each: a chunk
+// that was deleted meanwhile never comes.
+const maxIdleReads = 4
+
+func readObject(r jetstream.ObjectResult) ([]byte, error) {
+	info, err := r.Info()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size > maxObject {
+		return nil, fmt.Errorf("it has %d bytes, at most %d are read", info.Size, maxObject)
+	}
+	data := make([]byte, info.Size)
+	for n, idle := 0, 0; n < len(data); {
+		k, err := r.Read(data[n:])
+		if n += k; err != nil && n < len(data) {
+			return nil, err
+		}
+		if idle++; k > 0 {
+			idle = 0
+		}
+		if idle == maxIdleReads {
+			return nil, fmt.Errorf("%w: it ends after %d of %d bytes", ErrNotFound, n, len(data))
+		}
+	}
+	// The digest is compared where the reader meets the end.
+	if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("it does not end after %d bytes: %w", len(data), err)
 	}
 	return data, nil
 }

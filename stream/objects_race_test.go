@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // TestListBesideDelete: a replica lists while the primary deletes what it no longer
@@ -39,5 +41,35 @@ func TestListBesideDelete(t *testing.T) {
 		if err := <-deleted; err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestGetEndsWithItsContext: a chunk that was deleted meanwhile never comes, and
+// whoever stops must not wait for it.
+func TestGetEndsWithItsContext(t *testing.T) {
+	ctx := testContext(t)
+	c := testConn(t)
+	o := c.Objects("app", 1)
+	if err := o.Put(ctx, "n", make([]byte, 3*objectChunk)); err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.js.Stream(ctx, "OBJ_"+o.bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Purge(ctx, jetstream.WithPurgeSubject("$O."+o.bucket+".C.>")); err != nil {
+		t.Fatal(err)
+	}
+	stopped := errors.New("stopped")
+	soon, cancel := context.WithCancelCause(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := o.Get(soon, "n")
+		ended <- err
+	}()
+	// Most likely inside the read; earlier it must end as well.
+	time.AfterFunc(200*time.Millisecond, func() { cancel(stopped) })
+	if err := <-ended; !errors.Is(err, stopped) {
+		t.Errorf("Get returned %v", err)
 	}
 }
