@@ -56,7 +56,7 @@ func crashChild(dir string) error {
 	}}
 	r, err := New(Options{
 		Database: "app", Path: filepath.Join(dir, "replica.db"), Stream: l, Snapshots: &snapshots{list: []Snapshot{snap}},
-		Apply: Apply{HoldWriteLock: true, GroupMaxRecords: 3},
+		Apply: Apply{HoldWriteLock: true, GroupMaxRecords: 3, VerifyRows: true},
 	})
 	if err != nil {
 		return err

@@ -168,8 +168,10 @@ func TestStrayWriteIsHealed(t *testing.T) {
 		t.Run(fmt.Sprintf("lock held %t", hold), func(t *testing.T) {
 			g := newRig(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1,1)")
 			g.o.Apply.HoldWriteLock = hold
+			audited := g.audits()
 			g.start()
 			g.equal()
+			g.until(audited) // else the write could be found by its hash first
 			if hold {
 				c, err := sqlite.Open(g.o.Path, sqlite.Options{})
 				must(t, err)
