@@ -11,15 +11,23 @@ import (
 // storeLimit is how much a store in dir may hold, in bytes: 80 % of what it
 // holds already and what is free.
 func storeLimit(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
+	free, err := freeBytes(dir)
+	if err != nil {
 		return 0, err
 	}
 	used, err := sizeOf(dir)
 	if err != nil {
 		return 0, err
 	}
-	return (used + int64(st.Bavail)*int64(st.Bsize)) / 5 * 4, nil
+	return (used + free) / 5 * 4, nil
+}
+
+func freeBytes(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
 }
 
 func sizeOf(dir string) (total int64, err error) {

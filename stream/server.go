@@ -180,10 +180,7 @@ func (s *Server) run(ctx context.Context) error {
 		}
 	} else {
 		close(s.ready)
-		select {
-		case <-ctx.Done():
-		case err = <-log.fatal:
-		}
+		err = s.attend(ctx, log)
 	}
 	ns.Shutdown()
 	ns.WaitForShutdown()
@@ -191,6 +188,52 @@ func (s *Server) run(ctx context.Context) error {
 		return fmt.Errorf("stream: embedded server: %w", err)
 	}
 	return context.Cause(ctx)
+}
+
+// attend waits for the end of ctx or a fatal error. After a write that failed, on
+// a full disk say, a stream refuses whatever comes until JetStream starts again,
+// and does not say so to the publisher: start it again once there is room.
+func (s *Server) attend(ctx context.Context, log *serverLog) error {
+	tick := time.NewTicker(attendEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-log.fatal:
+			return err
+		case <-tick.C:
+			if s.ns.JetStreamEnabled() && !log.broken.Load() || !s.hasRoom() {
+				continue
+			}
+			log.broken.Store(false)
+			if err := s.restartJetStream(); err != nil {
+				s.o.Logger.Warn("JetStream cannot write to its store and does not start again; it is tried again", "err", err)
+			}
+		}
+	}
+}
+
+func (s *Server) restartJetStream() error {
+	s.o.Logger.Warn("JetStream could not write to its store: starting it again", "store_dir", s.opts.StoreDir)
+	if err := s.ns.ShutdownJetStream(); err != nil {
+		return err
+	}
+	return s.ns.EnableJetStream(&server.JetStreamConfig{
+		StoreDir: s.opts.StoreDir, SyncInterval: s.opts.SyncInterval, SyncAlways: s.opts.SyncAlways,
+		MaxMemory: s.opts.JetStreamMaxMemory, MaxStore: s.opts.JetStreamMaxStore, Strict: !s.opts.NoJetStreamStrict,
+	})
+}
+
+const (
+	attendEvery = time.Second
+	enoughRoom  = 256 << 20 // bytes free, or a tenth of the store's limit, for JetStream to start again
+)
+
+// hasRoom reports whether the store can take more than a few messages.
+func (s *Server) hasRoom() bool {
+	free, err := freeBytes(s.opts.StoreDir)
+	return err == nil && free >= min(enoughRoom, s.opts.JetStreamMaxStore/10)
 }
 
 // prepare does what is better refused in one line here than in the server's
