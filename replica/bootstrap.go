@@ -60,6 +60,9 @@ func ours(path string) error {
 	if cerr := c.Close(); err == nil {
 		err = cerr
 	}
+	if errors.Is(err, errUnreadable) {
+		err = &exitError{fmt.Errorf("replica: file %s is damaged: remove the file with its -wal and -shm, and start the replica again: %w", path, err)}
+	}
 	if err == nil && !found {
 		err = &exitError{fmt.Errorf("replica: file %s exists and is not a replica: move it away, or choose another path", path)}
 	}

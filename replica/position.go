@@ -35,6 +35,9 @@ func markOf(at cdc.Position, b *cdc.Boundary) Mark {
 // stray writer, or a second daemon.
 var errMoved = errors.New("replica: the position in the file is not the one that was last written there")
 
+// errUnreadable means that the row of the position is there and says nothing.
+var errUnreadable = errors.New("replica: the position in the file cannot be read")
+
 // createTables makes this program's own tables. leftOff lists indexes of the
 // source that the replica cannot maintain.
 func createTables(c *sqlite.Conn) error {
@@ -113,5 +116,9 @@ func scanMark(r sqlite.Row) (Mark, error) {
 	m.Epoch, m.LSN = cdc.Epoch(r.Int(1)), cdc.LSN(r.Int(2))
 	var err error
 	m.CapturedAt, err = time.Parse(time.RFC3339Nano, r.Text(6))
-	return m, errors.Join(err, m.Lineage.UnmarshalText([]byte(r.Text(0))), m.Hash.UnmarshalText([]byte(r.Text(3))))
+	err = errors.Join(err, m.Lineage.UnmarshalText([]byte(r.Text(0))), m.Hash.UnmarshalText([]byte(r.Text(3))))
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return m, err
 }
