@@ -72,7 +72,7 @@ func New(o Options) (*Pipeline, error) {
 	if o.Name == "" || o.Path == "" || o.Dir == "" || o.Stream == nil || o.Snapshots == nil || o.Sources == nil || o.Clock == nil || o.Logger == nil {
 		return nil, errors.New("primary: incomplete options")
 	}
-	p := &Pipeline{o: o, calls: make(chan call), watch: watch}
+	p := &Pipeline{o: o, calls: make(chan call), watch: o.Sources.watches.add}
 	p.o.Logger = o.Logger.With("db", o.Name)
 	p.status.init(o.Clock)
 	p.snapshots = newSnapshotter(p)
@@ -180,7 +180,6 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 		p.o.Logger.Warn("changes are looked for by the clock", "every", blindNap, "err", err)
 		w = &watcher{}
 	}
-	go w.run()
 	defer func() { err = errors.Join(err, w.close()) }()
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)

@@ -6,11 +6,14 @@ import (
 )
 
 // Sources keeps two pipelines of one process from opening the same database
-// under two names: the descriptors of one would drop the locks of the other.
+// under two names: the descriptors of one would drop the locks of the other. It
+// holds what they share.
 // The zero value is ready.
 type Sources struct {
 	mu    sync.Mutex
 	owner map[fileID]string
+
+	watches watches
 }
 
 // claim notes that db uses the file id.

@@ -1,8 +1,11 @@
 package primary
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,51 +14,121 @@ import (
 // A watcher tells when a file was written to. It watches the inode and opens
 // no descriptor of the file. The zero value is blind: it never tells.
 type watcher struct {
-	inotify *os.File
+	watches *watches
+	id      int32         // inotify's watch descriptor
 	wake    chan struct{} // has room for one
 }
 
 // longest is the longest pause between two looks at the file.
 func (w *watcher) longest() time.Duration {
-	if w.inotify == nil {
+	if w.watches == nil {
 		return blindNap
 	}
 	return lastNap
 }
 
-func watch(path string) (*watcher, error) {
-	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+func (w *watcher) close() error {
+	if w.watches == nil {
+		return nil
+	}
+	return w.watches.remove(w)
+}
+
+// watches are all watchers of a process. They share one inotify instance, of
+// which Linux gives a user 128 by default; it lives while there is a watcher.
+// The zero value is ready. Safe for concurrent use.
+type watches struct {
+	mu      sync.Mutex
+	inotify *os.File
+	byID    map[int32]*watcher
+}
+
+// add watches the file at path.
+func (s *watches) add(path string) (*watcher, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inotify == nil {
+		fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+		if err != nil {
+			return nil, fmt.Errorf("inotify: %w; raise fs.inotify.max_user_instances", err)
+		}
+		s.inotify, s.byID = os.NewFile(uintptr(fd), "inotify"), map[int32]*watcher{}
+		go s.read(s.inotify)
+	}
+	w := &watcher{watches: s, wake: make(chan struct{}, 1)}
+	err := s.control(func(fd int) error {
+		id, err := unix.InotifyAddWatch(fd, path, unix.IN_MODIFY)
+		w.id = int32(id)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("inotify: %w; raise fs.inotify.max_user_instances", err)
+		return nil, errors.Join(fmt.Errorf("watch %s: %w; raise fs.inotify.max_user_watches", path, err), s.closeIdle())
 	}
-	w := &watcher{inotify: os.NewFile(uintptr(fd), "inotify"), wake: make(chan struct{}, 1)}
-	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_MODIFY); err != nil {
-		_ = w.inotify.Close() // nothing was watched
-		return nil, fmt.Errorf("watch %s: %w; raise fs.inotify.max_user_watches", path, err)
-	}
+	s.byID[w.id] = w
 	return w, nil
 }
 
-// run passes events on until close.
-func (w *watcher) run() {
-	if w.inotify == nil {
-		return
+func (s *watches) remove(w *watcher) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byID, w.id)
+	err := s.control(func(fd int) error {
+		_, err := unix.InotifyRmWatch(fd, uint32(w.id))
+		return err
+	})
+	if errors.Is(err, unix.EINVAL) { // the file is gone, and the watch with it
+		err = nil
 	}
-	var buf [4096]byte
+	return errors.Join(err, s.closeIdle())
+}
+
+// control calls f with the descriptor, without taking it out of the runtime's
+// poller as Fd would.
+func (s *watches) control(f func(fd int) error) error {
+	raw, err := s.inotify.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	return errors.Join(raw.Control(func(fd uintptr) { inner = f(int(fd)) }), inner)
+}
+
+// closeIdle closes the instance, which ends its reader, when nothing is watched.
+// The caller holds mu.
+func (s *watches) closeIdle() error {
+	if len(s.byID) > 0 {
+		return nil
+	}
+	err := s.inotify.Close()
+	s.inotify = nil
+	return err
+}
+
+// read passes events on until the instance is closed.
+func (s *watches) read(inotify *os.File) {
+	var buf [16 << 10]byte
 	for {
-		if _, err := w.inotify.Read(buf[:]); err != nil {
+		n, err := inotify.Read(buf[:])
+		if err != nil {
 			return
 		}
-		select {
-		case w.wake <- struct{}{}:
-		default:
-		}
+		s.pass(buf[:n])
 	}
 }
 
-func (w *watcher) close() error {
-	if w.inotify == nil {
-		return nil
+// pass wakes whoever watches the files of some events, as read from inotify.
+func (s *watches) pass(events []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(events) >= unix.SizeofInotifyEvent {
+		id := int32(binary.NativeEndian.Uint32(events))
+		name := binary.NativeEndian.Uint32(events[12:])
+		if w := s.byID[id]; w != nil {
+			select {
+			case w.wake <- struct{}{}:
+			default:
+			}
+		}
+		events = events[min(unix.SizeofInotifyEvent+int(name), len(events)):]
 	}
-	return w.inotify.Close()
 }

@@ -3,10 +3,62 @@ package primary
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
+
+// TestWatchersShareAnInstance: each hears of its own file, until it is closed, and
+// the instance goes with the last.
+func TestWatchersShareAnInstance(t *testing.T) {
+	var s watches
+	dir := t.TempDir()
+	var files []*os.File
+	var ws []*watcher
+	for i := range 200 { // more than a user may have instances
+		f, err := os.Create(filepath.Join(dir, strconv.Itoa(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		w, err := s.add(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, ws = append(files, f), append(ws, w)
+	}
+	for _, i := range []int{7, 199} {
+		if _, err := files[i].Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		<-ws[i].wake
+	}
+	for i, w := range ws {
+		if len(w.wake) > 0 {
+			t.Errorf("watcher %d woke without a write", i)
+		}
+		if err := w.close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if s.inotify != nil {
+		t.Error("the instance outlives the last watcher")
+	}
+	w, err := s.add(files[0].Name()) // and comes back
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := files[0].Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	<-w.wake
+	if err := w.close(); err != nil {
+		t.Error(err)
+	}
+}
 
 // TestBlind: the capture works where the machine has no inotify instance left.
 func TestBlind(t *testing.T) {
