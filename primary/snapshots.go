@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -118,7 +119,7 @@ func (s *snapshotter) tick(ctx context.Context, log *wal.Log) (due bool, err err
 // whether a break record came after it. It is false while the store does not
 // answer.
 func (s *snapshotter) recall(ctx context.Context, log *wal.Log) (bool, error) {
-	if err := s.refresh(ctx); err != nil {
+	if err := s.refresh(ctx, log.Tail().Position.Lineage); err != nil {
 		s.p.status.trouble(troubleSnapshot, err)
 		return false, nil
 	}
@@ -134,11 +135,13 @@ func (s *snapshotter) recall(ctx context.Context, log *wal.Log) (bool, error) {
 // forget makes the next tick look at what snapshots there are.
 func (s *snapshotter) forget() { s.forgotten.Store(true) }
 
-func (s *snapshotter) refresh(ctx context.Context) error {
+// refresh notes what snapshots there are of this history.
+func (s *snapshotter) refresh(ctx context.Context, lineage cdc.ID) error {
 	list, err := snapshot.List(ctx, s.p.o.Snapshots)
 	if err != nil && list == nil {
 		return err
 	}
+	list = slices.DeleteFunc(list, func(m snapshot.Manifest) bool { return m.Position.Lineage != lineage })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.newest, s.oldest = snapshot.Manifest{}, 0
@@ -333,10 +336,15 @@ func (s *snapshotter) report(err error) {
 // trim deletes, once after each new snapshot, old snapshots and then what no
 // kept snapshot needs of the stream. What fails is tried again at the next tick.
 func (s *snapshotter) trim(ctx context.Context) {
-	if !s.untrimmed {
+	if !s.untrimmed || s.p.published() == 0 { // until then another primary may own stream and snapshots
 		return
 	}
-	_, oldest, err := snapshot.Retain(ctx, s.p.o.Snapshots, snapshot.Retention{Keep: s.p.o.Snapshot.Keep})
+	s.mu.Lock()
+	lineage := s.newest.Position.Lineage
+	s.mu.Unlock()
+	_, oldest, err := snapshot.Retain(ctx, s.p.o.Snapshots, snapshot.Retention{
+		Keep: s.p.o.Snapshot.Keep, Drop: func(m snapshot.Manifest) bool { return m.Position.Lineage != lineage },
+	})
 	if err == nil && oldest > 0 {
 		err = s.purge(ctx, oldest)
 	}

@@ -21,6 +21,9 @@ type Retention struct {
 	Keep int
 	// Hold, if set, keeps those for which it returns true beyond Keep.
 	Hold func(Manifest) bool
+	// Drop, if set, deletes those for which it returns true, however new: snapshots
+	// of another history, whose LSNs say nothing.
+	Drop func(Manifest) bool
 	// Complete, if set, proves that a snapshot can be restored, and so counts
 	// towards Keep. If nil, it is enough that every chunk is listed; Verify is the
 	// thorough choice and fetches them all.
@@ -90,7 +93,11 @@ func (r Retention) choose(ctx context.Context, list []Manifest, groups map[strin
 	for _, m := range slices.Backward(list) {
 		enough := complete >= r.Keep
 		held := slices.Contains(r.Active, m.ID) || r.Hold != nil && r.Hold(m)
-		if enough && !held {
+		stale := r.Drop != nil && r.Drop(m)
+		if stale && held {
+			continue
+		}
+		if stale || enough && !held {
 			drop = append(drop, m)
 			continue
 		}
