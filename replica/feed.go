@@ -73,12 +73,16 @@ func (f *feed) run(ctx context.Context, r *Replica, next cdc.LSN) error {
 	var pause backoff
 	for {
 		r.board.attempting()
-		err := r.o.Stream.Consume(ctx, next, func(rec []byte, lsn cdc.LSN, pending uint64) error {
+		// An idle stream gives no error, and no record that does not fit.
+		attempt, stop := context.WithCancel(ctx)
+		go r.board.untilForeign(attempt, stop)
+		err := r.o.Stream.Consume(attempt, next, func(rec []byte, lsn cdc.LSN, pending uint64) error {
 			r.board.reached()
 			pause.reset()
 			next = lsn + 1
 			return f.put(ctx, item{raw: bytes.Clone(rec), pending: pending})
 		})
+		stop()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -183,6 +183,14 @@ func New(o Options) (*Replica, error) {
 // ended, and never nil; what was applied is committed.
 func (r *Replica) Run(ctx context.Context) (err error) {
 	lock, err := r.prepare()
+	for isFull(err) { // no room for the lock
+		r.board.trouble(err)
+		r.board.set(DiskFull)
+		if err := r.o.Clock.Sleep(ctx, r.pause.next()); err != nil {
+			return err
+		}
+		lock, err = r.prepare()
+	}
 	if err != nil {
 		return err
 	}
@@ -200,8 +208,11 @@ func (r *Replica) prepare() (*durable.Lock, error) {
 		}
 	}
 	lock, err := durable.LockDir(r.work)
-	if err != nil {
+	if errors.Is(err, durable.ErrLocked) {
 		return nil, fmt.Errorf("replica: %s is the file of a running replica: %w", r.o.Path, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("replica: %w", err)
 	}
 	return lock, nil
 }

@@ -208,6 +208,23 @@ func (b *board) foreign() bool {
 	return b.heard != nil && b.heard.Position.LSN != 0 && b.s.Applied.LSN != 0 && b.heard.Position.Lineage != b.s.Applied.Lineage
 }
 
+// untilForeign calls stop when the primary speaks of another lineage than the
+// file's, unless ctx ends before.
+func (b *board) untilForeign(ctx context.Context, stop func()) {
+	for {
+		changed, _ := b.change()
+		if b.foreign() {
+			stop()
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 func (b *board) progress(p Progress) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -257,6 +274,10 @@ func (b *board) hear(h Heartbeat) {
 	b.heard = &h
 	b.s.Source = Source{Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published, HeardAt: &h.ReceivedAt}
 	b.judge()
+	if b.changed != nil { // what is applied may count only now
+		close(b.changed)
+		b.changed = nil
+	}
 }
 
 // change gives a channel that is closed at the next change of the position.
@@ -348,11 +369,12 @@ func (r *Replica) Changed() <-chan struct{} {
 
 // WaitFor returns once everything up to lsn is applied and the position's epoch
 // is at least epoch (0: any), with that position; or with the error of ctx and
-// the position so far. It may be called concurrently.
+// the position so far. While the primary speaks of another history, as after its
+// data directory was lost, nothing that is applied counts. It may be called concurrently.
 func (r *Replica) WaitFor(ctx context.Context, lsn cdc.LSN, epoch cdc.Epoch) (cdc.Position, error) {
 	for {
 		changed, at := r.board.change()
-		if at.LSN >= lsn && at.LSN > 0 && at.Epoch >= epoch {
+		if at.LSN >= lsn && at.LSN > 0 && at.Epoch >= epoch && !r.board.foreign() {
 			return at.Position, nil
 		}
 		select {

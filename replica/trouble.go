@@ -18,7 +18,7 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, ErrNoSnapshot):
 		r.board.set(Waiting)
-	case sqlite.IsFull(err) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+	case isFull(err):
 		r.board.set(DiskFull)
 	case errors.Is(err, cdc.ErrVersion), errors.Is(err, errUnwritable):
 		r.board.set(Failed)
@@ -51,6 +51,10 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	return r.o.Clock.Sleep(ctx, r.pause.next())
+}
+
+func isFull(err error) bool {
+	return sqlite.IsFull(err) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // doubt decides whether the file must be made equal to a snapshot before it can

@@ -392,16 +392,25 @@ func TestStreamAwayIsOffline(t *testing.T) {
 // The stream ends below the position because it is another history: the
 // primary's heartbeat says so.
 func TestHeartbeatOfAnotherHistory(t *testing.T) {
-	g := newRig(t, "CREATE TABLE t(a)")
-	waiting := g.reaches(Waiting)
-	g.on("replica file open", func() {
-		g.r.Heard(Heartbeat{Position: cdc.Position{Lineage: cdc.ID{9}, Epoch: 1, LSN: 1}, Published: 1, ReceivedAt: time.Now()})
-	})
-	g.log.fail = errAway
-	g.start()
-	g.until(waiting)
-	if s := g.r.Status(); !strings.Contains(s.Error.Text, "another history") {
-		t.Errorf("error %+v", s.Error)
+	for name, fail := range map[string]error{"stream away": errAway, "stream idle": nil} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, "CREATE TABLE t(a)")
+			waiting := g.reaches(Waiting)
+			g.on("replica file open", func() {
+				g.r.Heard(Heartbeat{Position: cdc.Position{Lineage: cdc.ID{9}, Epoch: 1, LSN: 1}, Published: 1, ReceivedAt: time.Now()})
+			})
+			g.log.fail = fail
+			g.start()
+			g.until(waiting)
+			if s := g.r.Status(); !strings.Contains(s.Error.Text, "another history") {
+				t.Errorf("error %+v", s.Error)
+			}
+			ctx, cancel := context.WithCancel(g.ctx)
+			cancel()
+			if _, err := g.r.WaitFor(ctx, 1, 1); !errors.Is(err, context.Canceled) {
+				t.Errorf("what is applied counts for the other history: %v", err)
+			}
+		})
 	}
 }
 
