@@ -35,8 +35,11 @@ type decoder struct {
 	head   sqlitefile.Header
 	count  uint32 // pages of the database
 	loaded bool
-	pages  pageMap
-	schema *schema
+	// unrelated: the next transaction leads to a state that did not come from the
+	// one before it, see resync.
+	unrelated bool
+	pages     pageMap
+	schema    *schema
 
 	dirt      *dirt
 	updates   mapUpdates
@@ -217,7 +220,7 @@ func (d *decoder) decodeSchema(out changeSink) (*schemaDiff, error) {
 	if err := d.compare(treePair{schemaTree, schemaTree}, &rows); err != nil || len(rows.edits) == 0 {
 		return nil, err
 	}
-	schema := diffSchema(d.schema, rows.edits, d.layouts)
+	schema := diffSchema(d.schema, rows.edits, d.layouts, d.unrelated)
 	schema.changes = sortChanges(schema.changes)
 	for i := range schema.changes {
 		if err := out.change(&cdc.Change{Op: cdc.OpSchema, Schema: &schema.changes[i]}); err != nil {

@@ -124,6 +124,8 @@ func (c *capture) difference(b *base) error {
 	if err := c.decoder.load(b.view, b.view.pages); err != nil {
 		return err
 	}
+	c.decoder.unrelated = true
+	defer func() { c.decoder.unrelated = false }()
 	c.sums.load(c.decoder.schema, c.decoder.head.Encoding)
 	now := c.follower.view
 	written := make([]uint32, now.pages)

@@ -244,12 +244,11 @@ func (s *schemaRows) change(c *cdc.Change) error {
 // first: matching by name or root page would take a table that was renamed to the
 // name, or moved to the root page, of a dropped one for that one. But VACUUM
 // numbers the rows anew: then every object is there with the name it had.
-func pairEdits(edits []rowEdit) []rowEdit {
+func pairEdits(edits []rowEdit, byName bool) []rowEdit {
 	var pairs []rowEdit
 	var gone, come []*object
-	renumbered := renumbered(edits)
 	for _, e := range edits {
-		if e.old != nil && e.new != nil && e.old.kind() == e.new.kind() && !renumbered {
+		if e.old != nil && e.new != nil && e.old.kind() == e.new.kind() && !byName {
 			pairs = append(pairs, e)
 			continue
 		}
@@ -260,17 +259,17 @@ func pairEdits(edits []rowEdit) []rowEdit {
 			come = append(come, e.new)
 		}
 	}
-	byName := make(map[[2]string]*object, len(gone))
+	left := make(map[[2]string]*object, len(gone))
 	for _, o := range gone {
-		byName[[2]string{o.kind(), o.row.Name}] = o
+		left[[2]string{o.kind(), o.row.Name}] = o
 	}
 	for _, o := range come {
 		name := [2]string{o.kind(), o.row.Name}
-		pairs = append(pairs, rowEdit{old: byName[name], new: o})
-		delete(byName, name)
+		pairs = append(pairs, rowEdit{old: left[name], new: o})
+		delete(left, name)
 	}
 	for _, o := range gone {
-		if name := [2]string{o.kind(), o.row.Name}; byName[name] == o {
+		if name := [2]string{o.kind(), o.row.Name}; left[name] == o {
 			pairs = append(pairs, rowEdit{old: o})
 		}
 	}
@@ -338,11 +337,13 @@ type schemaDiff struct {
 }
 
 // diffSchema decides for each object that was edited whether it was carried over.
-func diffSchema(s *schema, edits []rowEdit, l layouts) *schemaDiff {
+// With byName the two states have no history in common, so that the rowids of
+// sqlite_schema say nothing.
+func diffSchema(s *schema, edits []rowEdit, l layouts, byName bool) *schemaDiff {
 	d := &schemaDiff{edits: edits, taken: make(map[*tree]bool)}
 	replaced := make(map[string]bool) // tables and views that are dropped, with or without a successor
 	var owned []rowEdit               // indexes and triggers
-	for _, p := range pairEdits(edits) {
+	for _, p := range pairEdits(edits, byName || renumbered(edits)) {
 		if p.old != nil && (p.old.row.Type == typeIndex || p.old.row.Type == typeTrigger) ||
 			p.new != nil && (p.new.row.Type == typeIndex || p.new.row.Type == typeTrigger) {
 			owned = append(owned, p)

@@ -38,7 +38,7 @@ func TestPairEdits(t *testing.T) {
 	}
 	for _, tt := range tests {
 		var got []string
-		for _, p := range pairEdits(tt.edits) {
+		for _, p := range pairEdits(tt.edits, renumbered(tt.edits)) {
 			name := func(o *object) string {
 				if o == nil {
 					return ""

@@ -291,3 +291,32 @@ func TestRowidWithoutAName(t *testing.T) {
 		t.Errorf("counters %+v", c)
 	}
 }
+
+// A resync may drop sqlite_sequence and make it anew: the old rows go with it, no
+// deletes say so, and the new ones may have their rowids.
+func TestSequenceMadeAnew(t *testing.T) {
+	g := newRig(t, "CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT); CREATE TABLE b(id INTEGER PRIMARY KEY AUTOINCREMENT)")
+	g.start()
+	g.step("INSERT INTO a DEFAULT VALUES; INSERT INTO b DEFAULT VALUES")
+	g.equal()
+	object := cdc.SchemaObject{Type: "table", Name: sequenceTable, Table: sequenceTable, SQL: "CREATE TABLE sqlite_sequence(name,seq)"}
+	changes := []cdc.Change{
+		{Op: cdc.OpSchema, Schema: &cdc.SchemaChange{Old: &object}},
+		{Op: cdc.OpSchema, Schema: &cdc.SchemaChange{New: &object}},
+		{Op: cdc.OpTable, Table: &cdc.Table{Name: sequenceTable}},
+	}
+	for _, r := range g.rows[sequenceTable].rows {
+		changes = append(changes, cdc.Change{Op: cdc.OpInsert, Table: &cdc.Table{Name: sequenceTable}, Rowid: r.rowid, New: r.record})
+	}
+	if len(changes) != 5 {
+		t.Fatalf("%d changes, want those of two rows", len(changes))
+	}
+	for _, c := range changes {
+		must(t, g.enc.Op(cdc.AppendOp(nil, &c, 0)))
+	}
+	must(t, g.enc.End(g.boundary(), true))
+	must(t, g.enc.Flush())
+	g.equal()
+	g.step("INSERT INTO a DEFAULT VALUES")
+	g.equal()
+}

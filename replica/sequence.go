@@ -62,6 +62,13 @@ func (s *sequence) add(c *cdc.Change) {
 	n.New = bytes.Clone(c.New)
 }
 
+// dropped notes that the source has dropped sqlite_sequence, as a VACUUM or a
+// resync does, perhaps to make it anew: no row of it is true any more.
+func (s *sequence) dropped(c *sqlite.Conn) error {
+	s.net, s.order, s.touched = nil, nil, true
+	return c.Exec("DELETE FROM temp._replicator_sequence")
+}
+
 // settle makes sqlite_sequence what the source has after the transactions in
 // hand.
 func (s *sequence) settle(c *sqlite.Conn, tables *tables) error {

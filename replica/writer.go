@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
@@ -232,13 +233,20 @@ func (w *writer) alter(lsn cdc.LSN) error {
 	if err := w.tables.giveBack(); err != nil {
 		return err
 	}
-	edit := w.sums.edit(w.conn, w.schema.run)
+	edit, dropped := w.sums.edit(w.conn, w.schema.run), slices.ContainsFunc(w.schema.run, dropsSequence)
 	err := w.schema.apply(w.conn)
 	if err == nil {
 		edit.done(w.conn)
 	}
+	if err == nil && dropped {
+		err = w.sequence.dropped(w.conn)
+	}
 	w.tables.reset()
 	return w.misfit(err, lsn)
+}
+
+func dropsSequence(c *cdc.SchemaChange) bool {
+	return c.Old != nil && c.New == nil && c.Old.Name == sequenceTable
 }
 
 // end completes a transaction of the source.
