@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
 	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/wal"
 )
 
 // A bench is a source, its pipeline and where that ships to.
@@ -134,14 +136,35 @@ func (b *bench) sync() cdc.Position {
 	return at
 }
 
-// kinds are the kinds of the published records.
-func (b *bench) kinds() (kinds []cdc.Kind) {
+// captured are all records of the change log. The stream may have been trimmed
+// below a snapshot.
+func (b *bench) captured() (recs []cdc.Record) {
 	b.t.Helper()
-	recs, err := b.stream.all()
+	r, err := wal.OpenReader(filepath.Join(b.dir, "log"), 0)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	for _, r := range recs {
+	defer r.Close()
+	for {
+		rec, _, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return recs
+		}
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		decoded, err := cdc.Decode(bytes.Clone(rec))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		recs = append(recs, decoded)
+	}
+}
+
+// kinds are the kinds of the captured records.
+func (b *bench) kinds() (kinds []cdc.Kind) {
+	b.t.Helper()
+	for _, r := range b.captured() {
 		kinds = append(kinds, r.Kind)
 	}
 	return kinds
@@ -156,15 +179,11 @@ func (b *bench) has(k cdc.Kind) bool {
 	return false
 }
 
-// inserted counts the published inserts into table t.
+// inserted counts the captured inserts into table t.
 func (b *bench) inserted() (n int) {
 	b.t.Helper()
-	recs, err := b.stream.all()
-	if err != nil {
-		b.t.Fatal(err)
-	}
 	var d cdc.Decoder
-	for _, r := range recs {
+	for _, r := range b.captured() {
 		err := d.Decode(r, func(c *cdc.Change) error {
 			if c.Op == cdc.OpInsert && c.Table.Name == "t" {
 				n++
@@ -355,16 +374,12 @@ func (b *bench) reconnect() {
 	b.connect()
 }
 
-// operations counts what was published after lsn.
+// operations counts what was captured after lsn.
 func (b *bench) operations(lsn cdc.LSN) string {
 	b.t.Helper()
-	recs, err := b.stream.all()
-	if err != nil {
-		b.t.Fatal(err)
-	}
 	count := map[string]int{}
 	var d cdc.Decoder
-	for _, r := range recs {
+	for _, r := range b.captured() {
 		if r.Kind == cdc.Break {
 			return "break"
 		}
