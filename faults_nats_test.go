@@ -16,7 +16,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/primary"
@@ -51,7 +50,7 @@ func TestNATSAway(t *testing.T) {
 				p.must(os.RemoveAll(p.store))
 			}
 			p.startNATS()
-			p.clock.advance(time.Minute) // what failed meanwhile is tried again
+			p.clock.advance(longAgo) // what failed meanwhile is tried again
 			p.healed(f)
 		})
 	}
@@ -90,7 +89,7 @@ func TestStreamTampered(t *testing.T) {
 					p.must(err)
 				}
 				p.must(c.tamper(p, p.connect("foreigner", p.url).Stream("app", p.stream)))
-				p.clock.advance(time.Minute) // the newest snapshot is not from a moment ago
+				p.clock.advance(longAgo) // the newest snapshot is not from a moment ago
 				p.app.do(20)
 				if away {
 					f.start()
@@ -131,7 +130,7 @@ func TestStreamTaken(t *testing.T) {
 	// What the error says resolves it.
 	p.must(foreigner.Delete(p.ctx))
 	p.startPrimary()
-	p.clock.advance(time.Minute)
+	p.clock.advance(longAgo)
 	p.healed(f)
 }
 
@@ -191,7 +190,7 @@ func TestDeliveries(t *testing.T) {
 			f := p.begin()
 			armed.Store(uint64(p.pipeline.Status().LSN.Published) + 5)
 			p.app.do(20)
-			p.clock.advance(time.Minute)
+			p.clock.advance(longAgo)
 			p.healed(f)
 			if n := f.Status().Counters.Reseeds; (n > 0) != c.reseeds {
 				p.fail("seeded again %d times, want some: %t", n, c.reseeds)
@@ -223,7 +222,7 @@ func TestDeliveriesOutOfOrder(t *testing.T) {
 	f := p.begin()
 	armed.Store(true)
 	p.app.do(20)
-	p.clock.advance(time.Minute)
+	p.clock.advance(longAgo)
 	p.healed(f)
 }
 
@@ -342,7 +341,7 @@ func TestAnswersLost(t *testing.T) {
 			p.publishing = func(s primary.Stream) primary.Stream { return lossy{l, s} }
 			p.objects = func(s snapshot.Store) snapshot.Store { return lossyStore{l, s} }
 			f := p.begin()
-			p.clock.advance(time.Minute)
+			p.clock.advance(longAgo)
 			p.healed(f)
 		})
 	}
@@ -553,7 +552,7 @@ func TestSnapshotDamaged(t *testing.T) {
 			if done == 0 {
 				p.fail("no %s among %q", c.object, names)
 			}
-			p.clock.advance(time.Minute)
+			p.clock.advance(longAgo)
 			p.healed(f)
 		})
 	}

@@ -25,6 +25,9 @@ import (
 // promptly is how soon a node says that something is wrong.
 const promptly = 5 * time.Second
 
+// longAgo is an age at which a snapshot no longer counts as made a moment ago.
+const longAgo = time.Minute
+
 // A plant is the product with parts that can be broken one by one: the
 // application is a process, NATS is another one, a pipeline and replicas are
 // here. What stands between them may be replaced before start.
@@ -245,6 +248,7 @@ func (p *plant) reach(f *follower, at cdc.Position) {
 	if _, err := f.WaitFor(p.ctx, at.LSN, at.Epoch); err != nil {
 		p.fail("%s: %v", f.name, err)
 	}
+	p.soon(f.name+" is of the primary's history", patience, func() bool { return f.Status().Applied.Lineage == at.Lineage })
 }
 
 // healed is the end of every test: the application goes on, each replica comes
@@ -315,6 +319,7 @@ func run(t *testing.T, name string, f func(context.Context) error) *running {
 	r := &running{ctx: ctx, ended: make(chan struct{})}
 	go func() {
 		defer close(r.ended)
+		defer cancel() // what goes with it ends, too
 		r.err = f(ctx)
 	}()
 	r.stop = sync.OnceValue(func() error {
