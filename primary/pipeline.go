@@ -96,7 +96,10 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = lock.Close() }() // the process ends or the next Run says so
+	defer func() { _ = lock.Close() }()                 // the process ends or the next Run says so
+	if err := removeDatabase(p.rebuilt()); err != nil { // as large as the database, left by a crash
+		return fmt.Errorf("data directory of %s: %w", p.o.Name, err)
+	}
 	for {
 		err := p.withLog(ctx)
 		if ctx.Err() != nil {

@@ -154,7 +154,7 @@ func (p *Pipeline) rebuilder(log *wal.Log) func(context.Context, cdc.Position) (
 		if err != nil {
 			return "", err
 		}
-		path := filepath.Join(p.o.Dir, "resync.db")
+		path := p.rebuilt()
 		if err := removeDatabase(path); err != nil {
 			return "", err
 		}
@@ -224,6 +224,9 @@ func (p *Pipeline) replay(ctx context.Context, log *wal.Log, path string, m snap
 	}
 	return file.Finish()
 }
+
+// rebuilt is where the state at the last boundary is rebuilt.
+func (p *Pipeline) rebuilt() string { return filepath.Join(p.o.Dir, "resync.db") }
 
 // removeDatabase removes a file and what SQLite or a restore left beside it.
 func removeDatabase(path string) error {
