@@ -234,8 +234,8 @@ func TestLeftovers(t *testing.T) {
 	f := p.begin()
 	p.stopPrimary()
 	f.stop()
-	p.app.do(500) // and SQLite starts its WAL over: a resync
-	junk := []byte(strings.Repeat("left over ", 1000))
+	p.app.do(20)
+	junk := []byte(strings.Repeat("left over ", 100))
 	for _, dir := range []string{p.data, f.path + ".replicator"} {
 		for _, base := range []string{"resync.db", "restore.db"} {
 			for _, suffix := range []string{"", "-wal", "-shm", "-journal", ".partial"} {
