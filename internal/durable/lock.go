@@ -68,5 +68,8 @@ func owner(f *os.File) string {
 	return pid
 }
 
-// Close releases the lock.
-func (l *Lock) Close() error { return l.file.Close() }
+// Close releases the lock. To close the file would not be enough: a child that
+// another goroutine is just about to start shares it for a moment.
+func (l *Lock) Close() error {
+	return errors.Join(unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close())
+}
