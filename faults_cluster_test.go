@@ -1,0 +1,114 @@
+package replicator_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A cluster is three servers of their own.
+type cluster struct {
+	p       *plant
+	program string
+	servers [3]*process
+	ports   [3]string // for clients
+	routes  [3]string
+	monitor [3]string
+}
+
+func newCluster(p *plant) *cluster {
+	p.t.Helper()
+	c := &cluster{p: p, program: filepath.Join(p.t.TempDir(), "nats-server")}
+	out, err := exec.Command("go", "build", "-o", c.program, "github.com/nats-io/nats-server/v2").CombinedOutput()
+	if err != nil {
+		p.t.Fatalf("go build: %v\n%s", err, out)
+	}
+	var urls []string
+	for i := range c.servers {
+		c.ports[i], c.routes[i], c.monitor[i] = address(p.t), address(p.t), address(p.t)
+		urls = append(urls, "nats://"+c.ports[i])
+	}
+	p.url = strings.Join(urls, ",")
+	for i := range c.servers {
+		c.start(i)
+	}
+	return c
+}
+
+func (c *cluster) start(i int) {
+	c.p.t.Helper()
+	var routes []string
+	for _, r := range c.routes {
+		routes = append(routes, fmt.Sprintf("%q", "nats://"+r))
+	}
+	config := filepath.Join(c.p.dir, fmt.Sprintf("n%d.conf", i))
+	c.p.must(os.WriteFile(config, fmt.Appendf(nil, "server_name: n%d\nlisten: %q\nhttp: %q\njetstream: {store_dir: %q}\ncluster: {name: test, listen: %q, routes: [%s]}\n",
+		i, c.ports[i], c.monitor[i], filepath.Join(c.p.dir, fmt.Sprintf("store%d", i)), c.routes[i], strings.Join(routes, ",")), 0o600))
+	c.servers[i] = start(c.p.t, fmt.Sprintf("n%d", i), exec.Command(c.program, "-c", config))
+}
+
+// leader is the server that leads the stream.
+func (c *cluster) leader() int {
+	var lead struct {
+		Accounts []struct {
+			Streams []struct {
+				Name    string
+				Cluster struct{ Leader string }
+			} `json:"stream_detail"`
+		} `json:"account_details"`
+	}
+	for _, at := range c.monitor {
+		answer, err := http.Get("http://" + at + "/jsz?streams=true")
+		if err != nil {
+			continue // it was killed
+		}
+		err = json.NewDecoder(answer.Body).Decode(&lead)
+		c.p.must(errors.Join(err, answer.Body.Close()))
+		for _, a := range lead.Accounts {
+			for _, s := range a.Streams {
+				for i := range c.servers {
+					if s.Name == "REPLICATOR_app" && s.Cluster.Leader == fmt.Sprintf("n%d", i) {
+						return i
+					}
+				}
+			}
+		}
+	}
+	return -1
+}
+
+// TestClusterLeaderDiesUnderLoad: of three servers the one that leads the stream
+// is killed, and comes back later.
+func TestClusterLeaderDiesUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers and their elections")
+	}
+	t.Parallel()
+	p := newPlant(t, 111)
+	p.stream.Replicas = 3
+	c := newCluster(p)
+	p.startPrimary()
+	f := p.follow("replica")
+	p.app.do(20)
+	p.even(f)
+	led := c.leader()
+	if led < 0 {
+		p.fail("nobody leads the stream")
+	}
+	p.app.begin()
+	if err := c.servers[led].kill(); err == nil {
+		p.fail("the leader had ended by itself")
+	}
+	at := p.pipeline.Status().LSN.Published
+	p.soon("another one leads", patience, func() bool { return p.pipeline.Status().LSN.Published > at+20 })
+	p.app.end()
+	p.even(f)
+	c.start(led)
+	p.healed(f)
+}
