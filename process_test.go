@@ -72,6 +72,8 @@ func TestRestartOfEach(t *testing.T) {
 	p := newPair(t)
 	shell(t, p.source, setUp)
 	p.start()
+	p.primary.ready() // before, a signal may meet a process that does not listen to it yet
+	p.replica.ready()
 	for _, step := range []struct {
 		name string
 		do   func()
