@@ -235,7 +235,7 @@ func TestLeftovers(t *testing.T) {
 	p.stopPrimary()
 	f.stop()
 	p.app.do(20)
-	junk := []byte(strings.Repeat("left over ", 100))
+	junk := []byte(strings.Repeat("left over ", 1000))
 	for _, dir := range []string{p.data, f.path + ".replicator"} {
 		for _, base := range []string{"resync.db", "restore.db"} {
 			for _, suffix := range []string{"", "-wal", "-shm", "-journal", ".partial"} {

@@ -78,7 +78,7 @@ func restore(ctx context.Context, dfs durable.FS, store Store, m Manifest, path 
 func claim(dfs durable.FS, m Manifest, path string) error {
 	want := sidecar{ID: m.ID, Sum: m.Sum}
 	b, err := durable.ReadFile(dfs, sidecarOf(path), sidecarLimit)
-	if err == nil {
+	if err == nil || errors.Is(err, durable.ErrTooLong) {
 		var have sidecar
 		if err := json.Unmarshal(b, &have); err != nil || have != want {
 			return fmt.Errorf("%w: %s is the unfinished restore of another snapshot (%q); remove it and %s", ErrExists, path, have.ID, sidecarOf(path))

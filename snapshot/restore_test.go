@@ -285,3 +285,20 @@ func TestDiscardOrder(t *testing.T) {
 		t.Errorf("steps are %v, want %v", dfs.steps, want)
 	}
 }
+
+// A sidecar that no restore of ours has written is in the way like that of
+// another snapshot: whoever owns the path may discard it.
+func TestRestoreForeignSidecar(t *testing.T) {
+	store, src := newMemStore(), newSource(4096, 4, 1)
+	m := mustMake(t, store, src, 1, Options{})
+	path := filepath.Join(t.TempDir(), "app.db")
+	if err := os.WriteFile(sidecarOf(path), make([]byte, 2*sidecarLimit), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Restore(t.Context(), store, m, path, Options{}); !errors.Is(err, ErrExists) {
+		t.Errorf("%v, want ErrExists", err)
+	}
+	if err := errors.Join(Discard(path), Restore(t.Context(), store, m, path, Options{})); err != nil {
+		t.Error(err)
+	}
+}

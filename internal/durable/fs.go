@@ -11,6 +11,7 @@
 package durable
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -82,7 +83,10 @@ func writeSynced(fs FS, name string, content []byte) (err error) {
 	return f.Sync()
 }
 
-// ReadFile reads a whole file of at most limit bytes; a longer one is an error.
+// ErrTooLong is wrapped by the error of [ReadFile] for a file over its limit.
+var ErrTooLong = errors.New("longer than expected")
+
+// ReadFile reads a whole file of at most limit bytes.
 func ReadFile(fs FS, name string, limit int64) ([]byte, error) {
 	f, err := fs.Open(name, os.O_RDONLY)
 	if err != nil {
@@ -94,7 +98,7 @@ func ReadFile(fs FS, name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("durable: read %s: %w", name, err)
 	}
 	if size > limit {
-		return nil, fmt.Errorf("durable: read %s: it has %d bytes, at most %d are expected", name, size, limit)
+		return nil, fmt.Errorf("durable: read %s: %w: it has %d bytes, at most %d are expected", name, ErrTooLong, size, limit)
 	}
 	b := make([]byte, size)
 	if _, err := io.ReadFull(io.NewSectionReader(f, 0, size), b); err != nil {
