@@ -24,7 +24,10 @@ type repair struct {
 // reseed makes the live file equal to a snapshot. Readers go on: they see the
 // file as it was until one SQLite transaction brings the difference.
 func (r *Replica) reseed(ctx context.Context) error {
-	need := r.repair
+	need := *r.repair
+	if r.board.foreign() { // whose LSNs are other numbers
+		need.min, need.ahead = 0, true
+	}
 	snap, err := r.newest(ctx, need.min)
 	if err != nil {
 		return fmt.Errorf("%w (needed because: %w)", err, need.reason)
