@@ -124,7 +124,6 @@ func (p *Pipeline) withLog(ctx context.Context) (err error) {
 		return fmt.Errorf("%w: %w", errLog, err)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	p.status.trouble(troubleLog, nil)
 	p.status.durable(log)
 	ship := &shipper{
 		stream: p.o.Stream, log: log, logger: p.o.Logger, makeRoom: p.snapshots.makeRoom,
@@ -154,6 +153,7 @@ func (p *Pipeline) capture(ctx context.Context, log *wal.Log) error {
 			doubt = err
 		}
 		p.status.trouble(troubleCapture, err)
+		p.status.trouble(troubleLog, nil)
 		if text := err.Error(); text != said { // a file that stays away is said once
 			said = text
 			p.o.Logger.Warn("capture waits", "path", p.o.Path, "err", err)
@@ -199,6 +199,7 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 		err = errors.Join(err, c.close())
 	}()
 	p.snapshots.begin(c.broken)
+	p.status.trouble(troubleLog, nil) // only now it has taken a record
 	p.status.trouble(troubleCapture, nil)
 	p.o.Logger.Info("capturing", "path", p.o.Path, "epoch", c.encoder.Position().Epoch, "lsn", c.encoder.Position().LSN,
 		"pages", c.follower.view.pages, "page_size", c.follower.view.pageSize)
