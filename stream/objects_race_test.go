@@ -1,13 +1,18 @@
 package stream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/url"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 )
 
 // TestListBesideDelete: a replica lists while the primary deletes what it no longer
@@ -44,32 +49,95 @@ func TestListBesideDelete(t *testing.T) {
 	}
 }
 
-// TestGetEndsWithItsContext: a chunk that was deleted meanwhile never comes, and
-// whoever stops must not wait for it.
-func TestGetEndsWithItsContext(t *testing.T) {
+// TestSilentStore: a cluster without a leader answers no request at all. Whoever
+// asks hears of it after one request's time, and can ask again.
+func TestSilentStore(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
-	c := testConn(t)
-	o := c.Objects("app", 1)
-	if err := o.Put(ctx, "n", make([]byte, 3*objectChunk)); err != nil {
-		t.Fatal(err)
-	}
-	h, err := c.js.Stream(ctx, "OBJ_"+o.bucket)
+	ns, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Purge(ctx, jetstream.WithPurgeSubject("$O."+o.bucket+".C.>")); err != nil {
+	ns.Start()
+	t.Cleanup(ns.Shutdown)
+	mute := connect(t, Options{URL: ns.ClientURL()})
+	if _, err := mute.nc.Subscribe("$JS.API.>", func(*nats.Msg) {}); err != nil {
 		t.Fatal(err)
 	}
-	stopped := errors.New("stopped")
-	soon, cancel := context.WithCancelCause(ctx)
-	ended := make(chan error, 1)
-	go func() {
-		_, err := o.Get(soon, "n")
-		ended <- err
-	}()
-	// Most likely inside the read; earlier it must end as well.
-	time.AfterFunc(200*time.Millisecond, func() { cancel(stopped) })
-	if err := <-ended; !errors.Is(err, stopped) {
-		t.Errorf("Get returned %v", err)
+	if err := mute.nc.Flush(); err != nil {
+		t.Fatal(err)
 	}
+	o := connect(t, Options{URL: ns.ClientURL()}).Objects("app", 3)
+	for what, ask := range map[string]func() error{
+		"list":   func() error { _, err := o.List(ctx, ""); return err },
+		"get":    func() error { _, err := o.Get(ctx, "n"); return err },
+		"put":    func() error { return o.Put(ctx, "n", nil) },
+		"delete": func() error { return o.Delete(ctx, "n") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			if err := ask(); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("%s: %v, want ErrUnavailable before the caller's own minute ends", what, err)
+			}
+		})
+	}
+}
+
+// TestGetOnASlowLink: an object may take longer than any single answer may.
+func TestGetOnASlowLink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("7 s of a slow link")
+	}
+	t.Parallel()
+	ctx := testContext(t)
+	s, _ := startServer(t, ServerOptions{Listen: "127.0.0.1:0"})
+	data := make([]byte, 2*objectChunk)
+	if err := connect(t, Options{Server: s}).Objects("app", 1).Put(ctx, "n", data); err != nil {
+		t.Fatal(err)
+	}
+	const pace, perTick = 100 * time.Millisecond, 16 << 10 // 160 KiB/s
+	far := connect(t, Options{URL: slowLink(t, s.URL(), pace, perTick)})
+	got, err := far.Objects("app", 1).Get(ctx, "n")
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("Get = %d bytes, %v, want %d bytes", len(got), err, len(data))
+	}
+}
+
+// slowLink relays to the server at target, and what comes back in small portions.
+func slowLink(t *testing.T, target string, pace time.Duration, portion int64) (nearURL string) {
+	t.Helper()
+	to, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return // the test ends
+			}
+			far, err := net.Dial("tcp", to.Host)
+			if err != nil {
+				_ = near.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(far, near); _ = far.Close() }()
+			go func() {
+				defer func() { _ = near.Close() }()
+				tick := time.NewTicker(pace)
+				defer tick.Stop()
+				for range tick.C {
+					if _, err := io.CopyN(near, far, portion); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return "nats://" + l.Addr().String()
 }
