@@ -67,6 +67,7 @@ type collector struct {
 	lag                                  lagDescs
 	replicaLSN, replicaAlive             *prometheus.Desc
 	replicaLag                           lagDescs
+	stalls                               *prometheus.Desc
 	details                              map[string]*prometheus.Desc
 }
 
@@ -95,6 +96,7 @@ func newCollector(o Options) *collector {
 		replicaLSN:   desc("replica_applied_lsn", "Last LSN that a replica reported as applied.", "db", "replica"),
 		replicaAlive: desc("replica_alive", "1 while a replica reports.", "db", "replica"),
 		replicaLag:   lag("replica_", "applied by a replica, as it last reported", "db", "replica"),
+		stalls:       desc("writer_stall_seconds", "How long writers of the source had to wait for the primary.", "db"),
 		details:      map[string]*prometheus.Desc{},
 	}
 	for name, help := range details {
@@ -105,7 +107,7 @@ func newCollector(o Options) *collector {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.info, c.state, c.since, c.epoch, c.lsn, c.size, c.replicaLSN, c.replicaAlive} {
+	for _, d := range []*prometheus.Desc{c.info, c.state, c.since, c.epoch, c.lsn, c.size, c.replicaLSN, c.replicaAlive, c.stalls} {
 		ch <- d
 	}
 	for _, l := range []lagDescs{c.lag, c.replicaLag} {
@@ -126,6 +128,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.info, 1, c.o.Node, c.o.Role, c.o.Version)
 	for _, d := range c.o.Source.Databases() {
 		c.database(gauge, d)
+		if d.Stalls != nil {
+			ch <- d.Stalls.metric(c.stalls, d.Name)
+		}
 		for name, v := range d.Details {
 			if desc := c.details[name]; desc != nil {
 				ch <- prometheus.MustNewConstMetric(desc, kindOf(name), v, d.Name)
@@ -163,6 +168,17 @@ func (c *collector) database(gauge func(*prometheus.Desc, float64, ...string), d
 		gauge(c.replicaAlive, oneIf(r.Alive), d.Name, r.Node)
 		c.replicaLag.collect(gauge, r.Lag, d.Name, r.Node)
 	}
+}
+
+func (s *Stalls) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
+	upTo, total := make(map[float64]uint64, len(s.Bounds)), uint64(0)
+	for i, n := range s.Counts {
+		total += n
+		if i < len(s.Bounds) {
+			upTo[s.Bounds[i]] = total
+		}
+	}
+	return prometheus.MustNewConstHistogram(desc, total, s.SumSeconds, upTo, labels...)
 }
 
 func (l lagDescs) collect(gauge func(*prometheus.Desc, float64, ...string), lag Lag, labels ...string) {

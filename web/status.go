@@ -32,7 +32,8 @@ type Database struct {
 	Sizes    Sizes     `json:"sizes"`
 	Progress *Progress `json:"progress,omitempty"` // of a snapshot being made or restored
 	Details  Details   `json:"details"`
-	Replicas []Replica `json:"replicas,omitempty"` // on a primary: as each last reported
+	Stalls   *Stalls   `json:"writer_stalls,omitempty"` // on a primary
+	Replicas []Replica `json:"replicas,omitempty"`      // on a primary: as each last reported
 }
 
 // LSNs say how far each step has come; the ones that the role does not have are
@@ -71,6 +72,15 @@ type Sizes struct {
 	SQLiteWAL int64 `json:"sqlite_wal"`
 	ChangeLog int64 `json:"change_log,omitempty"`
 	Snapshot  int64 `json:"snapshot,omitempty"` // the newest, as stored
+}
+
+// Stalls count how long writers of the source had to wait for us, since the start.
+// Class i holds those above Bounds[i-1] and up to Bounds[i]; there is one class
+// more than bounds.
+type Stalls struct {
+	Bounds     []float64 `json:"bounds"` // seconds
+	Counts     []uint64  `json:"counts"`
+	SumSeconds float64   `json:"sum_seconds"`
 }
 
 // A Progress is how far a longer piece of work has come.

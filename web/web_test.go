@@ -135,9 +135,10 @@ func TestStatusIsStable(t *testing.T) {
 	d.Details = web.Details{"reseeds_total": 1}
 	p := web.Database{
 		Name: "b", State: "offline", Since: noon, Error: "NATS does not answer", Epoch: 3,
-		LSN:   web.LSNs{Captured: ptr(cdc.LSN(3)), Durable: ptr(cdc.LSN(2)), Published: ptr(cdc.LSN(0))},
-		Lag:   web.Lag{Since: ptr(noon)},
-		Sizes: web.Sizes{Database: 1, SQLiteWAL: 2, ChangeLog: 3, Snapshot: 4},
+		LSN:    web.LSNs{Captured: ptr(cdc.LSN(3)), Durable: ptr(cdc.LSN(2)), Published: ptr(cdc.LSN(0))},
+		Lag:    web.Lag{Since: ptr(noon)},
+		Sizes:  web.Sizes{Database: 1, SQLiteWAL: 2, ChangeLog: 3, Snapshot: 4},
+		Stalls: &web.Stalls{Bounds: []float64{0.001}, Counts: []uint64{2, 1}, SumSeconds: 0.5},
 		Replicas: []web.Replica{{
 			Node: "replica-1", State: "streaming", Epoch: 3, Applied: 2, ReportedAt: noon, Alive: true,
 			Lag: web.Lag{Transactions: ptr(uint64(1)), Bytes: ptr(uint64(10)), Seconds: ptr(0.25)},
@@ -150,7 +151,8 @@ func TestStatusIsStable(t *testing.T) {
 		`"progress":{"what":"restoring","unit":"bytes","done":1,"total":2,"per_second":3,"eta_seconds":4},"details":{"reseeds_total":1}},` +
 		`{"name":"b","path":"","state":"offline","since":"2026-01-02T12:00:00Z","error":"NATS does not answer","epoch":3,` +
 		`"lsn":{"captured":3,"durable":2,"published":0},"lag":{"transactions":null,"bytes":null,"seconds":null,"since":"2026-01-02T12:00:00Z"},` +
-		`"sizes":{"database":1,"sqlite_wal":2,"change_log":3,"snapshot":4},"details":null,"replicas":[{"node":"replica-1","state":"streaming",` +
+		`"sizes":{"database":1,"sqlite_wal":2,"change_log":3,"snapshot":4},"details":null,` +
+		`"writer_stalls":{"bounds":[0.001],"counts":[2,1],"sum_seconds":0.5},"replicas":[{"node":"replica-1","state":"streaming",` +
 		`"epoch":3,"applied":2,"lag":{"transactions":1,"bytes":10,"seconds":0.25},"reported_at":"2026-01-02T12:00:00Z","alive":true}]}]}`
 	if diff := cmp.Diff(want, compact(t, body)); code != 200 || diff != "" {
 		t.Errorf("status %d, body (-want +got):\n%s", code, diff)
@@ -305,6 +307,7 @@ func TestMetrics(t *testing.T) {
 	d.Details = web.Details{"reseeds_total": 3, "not_a_metric": 1}
 	cut := streaming("cut")
 	cut.State, cut.Lag = "offline", web.Lag{Since: ptr(noon)}
+	cut.Stalls = &web.Stalls{Bounds: []float64{0.001, 0.002}, Counts: []uint64{5, 0, 1}, SumSeconds: 0.25}
 	cut.Replicas = []web.Replica{{Node: "r", Applied: 4, Alive: true, Lag: web.Lag{Seconds: ptr(0.5)}}}
 	o := options(&node{databases: []web.Database{d, cut}})
 	s := newServer(t, o)
@@ -318,6 +321,11 @@ func TestMetrics(t *testing.T) {
 		`replicator_state{db="cut",state="streaming"} 0`,
 		`replicator_state{db="cut",state="offline"} 1`,
 		`replicator_replica_lag_seconds{db="cut",replica="r"} 0.5`,
+		`# TYPE replicator_writer_stall_seconds histogram`,
+		`replicator_writer_stall_seconds_bucket{db="cut",le="0.001"} 5`,
+		`replicator_writer_stall_seconds_bucket{db="cut",le="0.002"} 5`,
+		`replicator_writer_stall_seconds_bucket{db="cut",le="+Inf"} 6`,
+		`replicator_writer_stall_seconds_sum{db="cut"} 0.25`,
 		`# TYPE replicator_reseeds_total counter`,
 		`replicator_reseeds_total{db="app"} 3`,
 		`# TYPE go_goroutines gauge`,

@@ -93,6 +93,7 @@ func (d *sourceDatabase) describe() web.Database {
 			ChangeLog: s.ChangeLog.Bytes, Snapshot: s.Snapshot.Stored,
 		},
 		Details:  primaryDetails(s),
+		Stalls:   stalls(&s.Capture.Stalls),
 		Replicas: d.fleet.describe(now),
 	}
 	if err := d.err(); err != nil {
@@ -133,6 +134,14 @@ func primaryDetails(s primary.Status) web.Details {
 		d["snapshot_newest_timestamp_seconds"] = float64(s.Snapshot.Made.Unix())
 	}
 	return d
+}
+
+func stalls(h *primary.StallHistogram) *web.Stalls {
+	s := &web.Stalls{Counts: h.Counts[:], SumSeconds: h.Sum.Seconds()}
+	for _, b := range primary.StallBounds {
+		s.Bounds = append(s.Bounds, b.Seconds())
+	}
+	return s
 }
 
 func (n *primaryNode) find(db string) (*sourceDatabase, error) {
