@@ -49,5 +49,6 @@ func (d *demand) open(now time.Time, newest snapshot.Manifest) bool {
 	if newest.Position.LSN+1 < d.first {
 		return true
 	}
-	return now.Sub(d.asked) <= demandFor && now.Sub(newest.CreatedAt) >= d.pause
+	// One that waited before the newest was made is most likely served by it.
+	return now.Sub(d.asked) <= demandFor && d.asked.Sub(newest.CreatedAt) >= d.pause
 }

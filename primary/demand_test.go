@@ -47,6 +47,13 @@ func TestDemand(t *testing.T) {
 	newest.CreatedAt = now
 	step(demandAfter, true) // another replica, another trouble
 
+	// It waited, was served, and says no more.
+	d.met()
+	newest.CreatedAt = now.Add(time.Second)
+	if now = now.Add(demandFor - time.Second); d.open(now, newest) {
+		t.Error("due although nobody waits since the newest was made")
+	}
+
 	d.first = 8 // follows the newest
 	now = now.Add(2 * demandFor)
 	if d.open(now, newest) {
