@@ -36,10 +36,10 @@ func openAccess(e *environment, file string) (*access, error) {
 		return nil, err
 	}
 	a := &access{role: role}
-	if role == config.RolePrimary {
-		err = a.ofPrimary(e, file)
-	} else {
+	if role == config.RoleReplica {
 		err = a.ofReplica(e, file)
+	} else {
+		err = a.ofPrimary(e, file)
 	}
 	a.nats.Name = "replicator command"
 	a.nats.Logger = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))

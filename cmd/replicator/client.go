@@ -78,12 +78,18 @@ func loadHTTP(e *environment, file string) (config.HTTP, error) {
 	if err != nil {
 		return config.HTTP{}, err
 	}
-	if role == config.RolePrimary {
-		p, err := loadPrimary(e, file)
-		return p.HTTP, err
+	if role == config.RoleReplica {
+		r, err := loadReplica(e, file)
+		return r.HTTP, err
 	}
-	r, err := loadReplica(e, file)
-	return r.HTTP, err
+	p, err := loadPrimary(e, file)
+	if role == config.RoleEither && err == nil {
+		var r config.Replica
+		if r, err = loadReplica(e, file); err == nil && r.HTTP.Listen != p.HTTP.Listen {
+			err = usagef("%s fits a primary, at %s, and a replica, at %s: set http.listen in it, or use --url", file, p.HTTP.Listen, r.HTTP.Listen)
+		}
+	}
+	return p.HTTP, err
 }
 
 // dialable is the URL of the HTTP listener of a configuration.

@@ -34,9 +34,10 @@ func runConfigCheck(e *environment, file string) error {
 		return err
 	}
 	// Two spellings of one path are seen as one only now.
-	if role == config.RolePrimary {
+	if role != config.RoleReplica {
 		_, err = loadPrimary(e, file)
-	} else {
+	}
+	if role != config.RolePrimary && err == nil {
 		_, err = loadReplica(e, file)
 	}
 	if err != nil {

@@ -97,7 +97,7 @@ func (o *dumpOptions) find(e *environment) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if a.role != config.RolePrimary {
+	if a.role == config.RoleReplica {
 		return "", usagef("%s is the configuration of a replica, which has no change log", o.config)
 	}
 	db, err := a.database(o.db)

@@ -10,6 +10,7 @@ import (
 const (
 	RolePrimary = "primary"
 	RoleReplica = "replica"
+	RoleEither  = "primary or a replica" // what [Check] says of a file that fits both
 )
 
 var (

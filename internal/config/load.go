@@ -42,32 +42,41 @@ func LoadReplica(path string, env []string) (Replica, error) {
 
 // ParsePrimary is LoadPrimary for text at hand. name stands for the file in errors.
 func ParsePrimary(name string, text []byte, env []string) (Primary, error) {
-	p := DefaultPrimary()
-	r := newReport(name)
-	r.read(text, env, &p)
-	if err := r.err(); err != nil {
-		return Primary{}, err
-	}
-	return p, nil
+	c, other := DefaultPrimary(), DefaultReplica()
+	return c, parse(name, text, env, &c, &other, RoleReplica)
 }
 
 // ParseReplica is LoadReplica for text at hand. name stands for the file in errors.
 func ParseReplica(name string, text []byte, env []string) (Replica, error) {
-	c := DefaultReplica()
-	r := newReport(name)
-	r.read(text, env, &c)
-	if err := r.err(); err != nil {
-		return Replica{}, err
+	c, other := DefaultReplica(), DefaultPrimary()
+	return c, parse(name, text, env, &c, &other, RolePrimary)
+}
+
+// parse puts text and env over the defaults in c. A file without a mistake for the
+// other role was most likely meant for it: to list its keys as unknown ones helps
+// nobody.
+func parse(name string, text []byte, env []string, c, other target, otherRole string) error {
+	root, err := parseYAML(name, text)
+	if err != nil {
+		return err
 	}
-	return c, nil
+	r, asOther := newReport(name), newReport(name)
+	r.readNode(root, env, c)
+	if len(r.list) == 0 {
+		return nil
+	}
+	if asOther.readNode(root, env, other); len(asOther.list) == 0 {
+		return mistake{where: name, text: fmt.Sprintf("is the configuration of a %s: start it with `replicator %[1]s --config %s`", otherRole, name)}
+	}
+	return r.err()
 }
 
 // Check says which role the file at path is for, and what is wrong with it.
 //
 // The file is read as both. The role with fewer mistakes is taken and its
 // mistakes are returned. Most files with the settings of one role are wrong for
-// the other; a short one may fit both, and is then a replica's if it sets
-// nats.url, as a replica needs one and most primaries do not. role is empty when
+// the other; a short one may fit both. Without nats.url it is then a primary's,
+// which brings a NATS of its own, and with one [RoleEither]. role is empty when
 // the file cannot be read or is no YAML.
 func Check(path string, env []string) (role string, err error) {
 	text, err := readConfig(path)
@@ -83,9 +92,11 @@ func Check(path string, env []string) (role string, err error) {
 	c, asReplica := DefaultReplica(), newReport(path)
 	asReplica.readNode(root, env, &c)
 
-	fewer := len(asReplica.list) - len(asPrimary.list)
-	if fewer < 0 || fewer == 0 && p.NATS.URL != "" {
+	switch fewer := len(asReplica.list) - len(asPrimary.list); {
+	case fewer < 0:
 		return RoleReplica, asReplica.err()
+	case fewer == 0 && p.NATS.URL != "":
+		return RoleEither, asPrimary.err()
 	}
 	return RolePrimary, asPrimary.err()
 }
@@ -108,16 +119,8 @@ type target interface {
 	check(*report)
 }
 
-// read puts text and env over the defaults in c. c is to be used only if r stays empty.
-func (r *report) read(text []byte, env []string, c target) {
-	root, err := parseYAML(r.name, text)
-	if err != nil {
-		r.list = append(r.list, err)
-		return
-	}
-	r.readNode(root, env, c)
-}
-
+// readNode puts root and env over the defaults in c. c is to be used only if r stays
+// empty.
 func (r *report) readNode(root *yaml.Node, env []string, c target) {
 	r.schema = reflect.TypeOf(c).Elem()
 	v := viper.New()

@@ -99,7 +99,8 @@ func TestCheck(t *testing.T) {
 		{"primary", minimal + "capture:\n  repin_frames: 100\n", RolePrimary, ""},
 		{"replica", minimal + "apply:\n  hold_write_lock: false\n", RoleReplica, ""},
 		{"fits both", minimal, RolePrimary, ""},
-		{"fits both, with a server", minimal + "nats:\n  url: nats://h:4222\n", RoleReplica, ""},
+		{"fits both, with a server", minimal + "nats:\n  url: nats://h:4222\n", RoleEither, ""},
+		{"both wrong in one thing", "data_dri: x\n" + minimal + "nats:\n  url: nats://h:4222\n", RoleEither, "data_dri"},
 		{"primary with a mistake", minimal + "capture:\n  max_stall: 20\nstream:\n  max_age: 1h\n", RolePrimary, "capture.max_stall"},
 		{"replica with a mistake", minimal + "apply:\n  cache_size: 1\nreport_interval: 1s\n", RoleReplica, "apply.cache_size"},
 		{"no YAML", "a: b: c", "", "not valid YAML"},
@@ -115,6 +116,22 @@ func TestCheck(t *testing.T) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestFileOfTheOtherRole(t *testing.T) {
+	for role, load := range map[string]func(string) error{
+		RolePrimary: func(text string) error { _, err := ParseReplica("c.yaml", []byte(text), nil); return err },
+		RoleReplica: func(text string) error { _, err := ParsePrimary("c.yaml", []byte(text), nil); return err },
+	} {
+		text, err := Defaults(role)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := "config: c.yaml: is the configuration of a " + role + ": start it with `replicator " + role + " --config c.yaml`"
+		if err := load(text); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
 	}
 }
 
