@@ -56,15 +56,18 @@ type snapshotter struct {
 	acked     ackHistory
 	percent   snapshot.Progress
 	demand    demand
+	readBack  reverifier
 }
 
 func newSnapshotter(p *Pipeline) *snapshotter {
-	return &snapshotter{p: p, requests: make(chan chan error), wake: make(chan struct{}, 1), acked: ackHistory{keep: p.o.ChangeLog.RetainFor}}
+	return &snapshotter{p: p, requests: make(chan chan error), wake: make(chan struct{}, 1), acked: ackHistory{keep: p.o.ChangeLog.RetainFor}, readBack: reverifier{p: p}}
 }
 
 // Run makes a snapshot whenever one is due or asked for, and trims.
 func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 	s.recalled = false
+	var readers sync.WaitGroup
+	defer readers.Wait()
 	tick := time.NewTicker(dueEvery)
 	defer tick.Stop()
 	for {
@@ -81,6 +84,7 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 			if err != nil {
 				return fmt.Errorf("%w: %w", errLog, err)
 			}
+			s.considerReadingBack(ctx, &readers, log)
 			if !due {
 				continue
 			}
@@ -111,8 +115,26 @@ func (s *snapshotter) tick(ctx context.Context, log *wal.Log) (due bool, err err
 		}
 	}
 	s.lookAtStream(ctx)
+	s.untrimmed = s.untrimmed || s.readBack.foundDamage()
 	s.trim(ctx)
 	return s.due(log), nil
+}
+
+// considerReadingBack keeps the proof going that snapshots can stand in for what
+// the change log is to give up.
+func (s *snapshotter) considerReadingBack(ctx context.Context, readers *sync.WaitGroup, log *wal.Log) {
+	s.mu.Lock()
+	oldest := s.oldest
+	s.mu.Unlock()
+	s.readBack.consider(ctx, readers, log, oldest, s.lookAgain)
+}
+
+// lookAgain makes Run look at once whether something is due.
+func (s *snapshotter) lookAgain() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 }
 
 // recall learns the state left by an earlier run: the newest snapshot, and
@@ -168,10 +190,7 @@ func (s *snapshotter) noteBreak(lsn cdc.LSN) {
 // 0: replicas may wait for a snapshot.
 func (s *snapshotter) begin(lsn cdc.LSN) {
 	s.noteBreak(lsn)
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	s.lookAgain()
 }
 
 // lastBreak is the LSN of the last break record at or above from, 0 for none.
@@ -211,6 +230,8 @@ func (s *snapshotter) due(log *wal.Log) bool {
 	o := s.p.o.Snapshot
 	switch {
 	case !s.have, s.newest.Position.LSN < s.broken, s.newest.Position.Lineage != tail.Position.Lineage:
+		return true
+	case s.readBack.isDamaged(s.newest.ID):
 		return true
 	case s.newest.Position.LSN+1 < log.First(), s.demand.open(now, s.newest):
 		return true
@@ -340,10 +361,13 @@ func (s *snapshotter) trim(ctx context.Context) {
 		return
 	}
 	s.mu.Lock()
-	lineage := s.newest.Position.Lineage
+	lineage, newest := s.newest.Position.Lineage, s.newest.ID
 	s.mu.Unlock()
 	_, oldest, err := snapshot.Retain(ctx, s.p.o.Snapshots, snapshot.Retention{
-		Keep: s.p.o.Snapshot.Keep, Drop: func(m snapshot.Manifest) bool { return m.Position.Lineage != lineage },
+		Keep: s.p.o.Snapshot.Keep,
+		Drop: func(m snapshot.Manifest) bool {
+			return m.Position.Lineage != lineage || m.ID != newest && s.readBack.isDamaged(m.ID)
+		},
 	})
 	if err == nil && oldest > 0 {
 		err = s.purge(ctx, oldest)
@@ -372,8 +396,8 @@ func (s *snapshotter) purge(ctx context.Context, oldest cdc.LSN) error {
 }
 
 // trimLog deletes segments of the change log that are not needed to rebuild the
-// stream: below the oldest snapshot, and acknowledged long enough ago to be
-// durable on the other side. A change log past its bound keeps less, and in the
+// stream: below the oldest snapshot, which was read back, and acknowledged long
+// enough ago to be durable on the other side. A change log past its bound keeps less, and in the
 // end gives up what waits to be published: then the stream goes on above it and
 // replicas take up a snapshot.
 func (s *snapshotter) trimLog(log *wal.Log) error {
@@ -381,7 +405,7 @@ func (s *snapshotter) trimLog(log *wal.Log) error {
 	oldest, newest := s.oldest, s.newest.Position.LSN
 	s.mu.Unlock()
 	defer s.p.changed.notify()
-	for _, below := range []cdc.LSN{min(oldest, s.acked.before(s.p.o.Clock())), min(newest, s.p.published()), log.Durable()} {
+	for _, below := range []cdc.LSN{min(oldest, s.readBack.below(), s.acked.before(s.p.o.Clock())), min(newest, s.p.published()), log.Durable()} {
 		if err := log.Trim(below); err != nil {
 			return err
 		}

@@ -234,9 +234,12 @@ func TestTrimKeepsTheNewestBoundary(t *testing.T) {
 	w := newWriter(l, 1)
 	must(t, errors.Join(w.epoch(), w.commit(1), w.commit(1), l.Sync()))
 	must(t, w.commit(1)) // in a segment of its own, not durable
+	if l.Disposable(1) || !l.Disposable(2) {
+		t.Errorf("Disposable is %t below 1 and %t below 2, want false and true", l.Disposable(1), l.Disposable(2))
+	}
 	must(t, l.Trim(1000))
-	if first := l.First(); first != 3 {
-		t.Errorf("First is %d, want 3, the newest durable boundary", first)
+	if first := l.First(); first != 3 || l.Disposable(1000) {
+		t.Errorf("First is %d, want 3, the newest durable boundary; more to trim: %t", first, l.Disposable(1000))
 	}
 }
 

@@ -32,17 +32,20 @@ func (l *Log) Trim(below cdc.LSN) error {
 	}
 }
 
+// Disposable reports whether Trim would delete anything.
+func (l *Log) Disposable(below cdc.LSN) bool {
+	v := l.current.Load()
+	return len(v.segments) > 1 && v.segments[1].first <= min(below, v.boundary)
+}
+
 // takeOldest takes the oldest segment out of the view, if it may go.
 func (l *Log) takeOldest(below cdc.LSN) (*segment, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	v := l.current.Load()
-	if l.state.err != nil || len(v.segments) < 2 {
+	if l.state.err != nil || !l.Disposable(below) {
 		return nil, l.state.err
 	}
-	if next := v.segments[1].first; next > below || next > v.boundary {
-		return nil, nil
-	}
+	v := l.current.Load()
 	l.publish(func(v *view) { v.segments = v.segments[1:] })
 	return v.segments[0], nil
 }
