@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
 )
 
 // crashEnv names the directory in which this test binary runs as a replica that
@@ -20,8 +21,9 @@ import (
 const crashEnv = "REPLICA_TEST_CRASH"
 
 type crashFiles struct {
-	At      Mark
+	At      Mark // of the newest snapshot, which is snapshot.db
 	Records [][]byte
+	First   cdc.LSN // of the stream, if it was trimmed
 }
 
 func TestMain(m *testing.M) {
@@ -46,7 +48,7 @@ func crashChild(dir string) error {
 		return err
 	}
 	l := newLog()
-	l.records = in.Records
+	l.records, l.first = in.Records, max(in.First, 1)
 	snap := Snapshot{At: in.At, Restore: func(_ context.Context, path string, _ func(int64)) error {
 		b, err := os.ReadFile(filepath.Join(dir, "snapshot.db"))
 		if err != nil {
@@ -56,7 +58,7 @@ func crashChild(dir string) error {
 	}}
 	r, err := New(Options{
 		Database: "app", Path: filepath.Join(dir, "replica.db"), Stream: l, Snapshots: &snapshots{list: []Snapshot{snap}},
-		Apply: Apply{HoldWriteLock: true, GroupMaxRecords: 3, VerifyRows: true},
+		Apply: Apply{HoldWriteLock: true, GroupMaxRecords: 3, VerifyRows: true, CacheBytes: 256 << 10},
 	})
 	if err != nil {
 		return err
@@ -82,7 +84,6 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	g := newSource(t, "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, u UNIQUE, n)")
 	dir := t.TempDir()
 	snap := g.snapshot()
-	must(t, snap.Restore(context.Background(), filepath.Join(dir, "snapshot.db"), func(int64) {}))
 	for i := range 60 {
 		switch {
 		case i%40 == 20: // spans records
@@ -93,9 +94,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			g.step(fmt.Sprintf("INSERT INTO t(u,n) VALUES(%d, 0); UPDATE t SET n=n+1 WHERE typeof(n)='integer'", i))
 		}
 	}
-	b, err := json.Marshal(crashFiles{snap.At, g.log.all()})
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(dir, "log.json"), b, 0o600))
+	crashInput(t, dir, snap, crashFiles{Records: g.log.all()})
 	last := g.enc.Position().LSN
 	for kills, at := 0, cdc.LSN(0); at < last; kills++ {
 		at = crashOnce(t, dir, at, last)
@@ -106,17 +105,104 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	equalFiles(t, g.c, filepath.Join(dir, "replica.db"))
 }
 
+// crashInput is what the child replicates.
+func crashInput(t *testing.T, dir string, snap Snapshot, in crashFiles) {
+	t.Helper()
+	path := filepath.Join(dir, "snapshot.db")
+	must(t, removeDatabase(path))
+	must(t, snap.Restore(context.Background(), path, func(int64) {}))
+	in.At = snap.At
+	b, err := json.Marshal(in)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "log.json"), b, 0o600))
+}
+
+// TestKilledInsideAReseed: the difference to a snapshot comes in one SQLite
+// transaction, so that readers see the old rows or the new ones, whenever the
+// process is killed.
+func TestKilledInsideAReseed(t *testing.T) {
+	g := newSource(t, "CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+	const rows = 4000
+	g.step(fmt.Sprintf("INSERT INTO t SELECT value, 'old' FROM %s", series(1, rows)))
+	dir := t.TempDir()
+	path := filepath.Join(dir, "replica.db")
+	crashInput(t, dir, g.snapshot(), crashFiles{Records: g.log.all()})
+	before := g.enc.Position().LSN
+	crashOnce(t, dir, 0, before)
+	g.step("UPDATE t SET v=randomblob(1000)")
+	newest := g.snapshot()
+	crashInput(t, dir, newest, crashFiles{Records: g.log.all(), First: newest.At.LSN + 1})
+	inside := 0
+	for bytes := int64(256 << 10); ; bytes += 512 << 10 {
+		killed := killWhenGrown(t, dir, bytes, newest.At.LSN)
+		at, old := recovered(t, path)
+		if (at != before || old != rows) && (at != newest.At.LSN || old != 0) {
+			t.Fatalf("killed at %d bytes: %d old rows at LSN %d", bytes, old, at)
+		}
+		if at == newest.At.LSN {
+			break
+		}
+		if killed {
+			inside++
+		}
+	}
+	if inside < 3 {
+		t.Errorf("%d kills came inside the transaction, want 3 at least", inside)
+	}
+	equalFiles(t, g.c, path)
+}
+
+// killWhenGrown kills a child as soon as its SQLite WAL is so large, or when it has
+// reached an LSN.
+func killWhenGrown(t *testing.T, dir string, bytes int64, lsn cdc.LSN) (inside bool) {
+	t.Helper()
+	child, lines := startChild(t, dir)
+	through := make(chan struct{})
+	go func() {
+		defer close(through)
+		for lines.Scan() {
+			if n, _ := strconv.ParseUint(lines.Text(), 10, 64); cdc.LSN(n) >= lsn {
+				return
+			}
+		}
+	}()
+	for done := false; !done && !inside; {
+		select {
+		case <-through:
+			done = true
+		default:
+			info, err := os.Stat(filepath.Join(dir, "replica.db-wal"))
+			inside = err == nil && info.Size() >= bytes
+		}
+	}
+	must(t, child.Process.Kill())
+	<-through
+	_ = child.Wait() // it was killed
+	return inside
+}
+
+// recovered is where a killed replica's file is, and how many old rows it has. It
+// leaves no SQLite WAL.
+func recovered(t *testing.T, path string) (at cdc.LSN, old int64) {
+	t.Helper()
+	c, err := sqlite.Open(path, sqlite.Options{CheckpointOnClose: true})
+	must(t, err)
+	defer func() { must(t, c.Close()) }()
+	m, found, err := readPosition(c)
+	must(t, err)
+	if !found {
+		t.Fatal("the file has no position")
+	}
+	old, err = c.QueryInt("SELECT count(*) FROM t WHERE v='old'")
+	must(t, err)
+	return m.LSN, old
+}
+
 // crashOnce starts a child and kills it after it has moved on a few times. It
 // returns how far the child said to have come.
 func crashOnce(t *testing.T, dir string, at, last cdc.LSN) cdc.LSN {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), crashEnv+"="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	lines := bufio.NewScanner(out)
+	child, lines := startChild(t, dir)
 	steps := 0
 	for lines.Scan() {
 		n, err := strconv.ParseUint(strings.TrimSpace(lines.Text()), 10, 64)
@@ -133,7 +219,19 @@ func crashOnce(t *testing.T, dir string, at, last cdc.LSN) cdc.LSN {
 			break
 		}
 	}
-	must(t, cmd.Process.Kill())
-	_ = cmd.Wait() // it was killed
+	must(t, child.Process.Kill())
+	_ = child.Wait() // it was killed
 	return at
+}
+
+// startChild runs a replica in a process of its own; lines are what it prints.
+func startChild(t *testing.T, dir string) (child *exec.Cmd, lines *bufio.Scanner) {
+	t.Helper()
+	child = exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), crashEnv+"="+dir)
+	child.Stderr = os.Stderr
+	out, err := child.StdoutPipe()
+	must(t, err)
+	must(t, child.Start())
+	return child, bufio.NewScanner(out)
 }
