@@ -264,7 +264,7 @@ func TestReplicaFileDamaged(t *testing.T) {
 		damage func(p *plant, f *follower)
 	}{
 		{"deleted", true, func(p *plant, f *follower) { p.must(os.Remove(f.path)) }},
-		{"emptied", false, func(p *plant, f *follower) { p.must(os.Truncate(f.path, 0)) }},
+		{"emptied", true, func(p *plant, f *follower) { p.must(os.Truncate(f.path, 0)) }},
 		{"cut short", false, func(p *plant, f *follower) { p.must(os.Truncate(f.path, 8192)) }},
 		{"header destroyed", false, func(p *plant, f *follower) { p.flip(f.path, func(int64) int64 { return 3 }) }},
 		{"position table dropped", false, sql("DROP TABLE _replicator_position")},

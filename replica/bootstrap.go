@@ -15,18 +15,12 @@ import (
 // open opens the replica's file, after restoring it from a snapshot if there is
 // none.
 func (r *Replica) open(ctx context.Context) error {
-	_, err := os.Stat(r.o.Path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		if err := r.bootstrap(ctx); err != nil {
-			return err
-		}
-	case err != nil:
-		return fmt.Errorf("replica: %w", err)
-	default:
-		if err := ours(r.o.Path); err != nil {
-			return err
-		}
+	err := usable(r.o.Path)
+	if errors.Is(err, errVacant) {
+		err = r.bootstrap(ctx)
+	}
+	if err != nil {
+		return err
 	}
 	g, err := openGuard(r.o.Path, guardOptions{
 		cacheBytes: r.o.Apply.CacheBytes, checkpointBytes: r.o.Apply.CheckpointBytes, hold: r.o.Apply.HoldWriteLock,
@@ -45,6 +39,22 @@ func (r *Replica) open(ctx context.Context) error {
 	r.a = a
 	r.o.Logger.Info("replica file open", "path", r.o.Path, "lsn", a.mark.LSN, "epoch", a.mark.Epoch)
 	return nil
+}
+
+// errVacant means that nothing is at the path that could be lost.
+var errVacant = errors.New("replica: no file yet")
+
+// usable gives nil for the file of a replica and errVacant where there is none. A
+// file without a byte is none: a shell that only looked leaves one.
+func usable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist), err == nil && info.Mode().IsRegular() && info.Size() == 0:
+		return errVacant
+	case err != nil:
+		return fmt.Errorf("replica: %w", err)
+	}
+	return ours(path)
 }
 
 // ours refuses a file that this program did not make: it is never overwritten.
@@ -80,6 +90,10 @@ func (r *Replica) bootstrap(ctx context.Context) error {
 		return err
 	}
 	if err := claimFile(tmp, snap.At, r.o.Clock); err != nil {
+		return err
+	}
+	// Whoever made a file meanwhile did not know that its name is taken.
+	if err := usable(r.o.Path); !errors.Is(err, errVacant) {
 		return err
 	}
 	if err := snapshot.Install(tmp, r.o.Path); err != nil {
