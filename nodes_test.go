@@ -236,6 +236,22 @@ func (n *node) database(name string) databaseStatus {
 	return databaseStatus{}
 }
 
+// reaches asks until a database is in the state, with text in its error.
+func (n *node) reaches(name, state, text string) {
+	n.t.Helper()
+	ctx, cancel := oneWait()
+	defer cancel()
+	d := n.database(name)
+	for ; d.State != state; d = n.database(name) {
+		if ctx.Err() != nil {
+			n.t.Fatalf("%s of %s is %s, %q; want %s", name, n.name, d.State, d.Error, state)
+		}
+	}
+	if !strings.Contains(d.Error, text) {
+		n.t.Errorf("%s of %s is %s because of %q, which does not say %q", name, n.name, state, d.Error, text)
+	}
+}
+
 // converge waits until the replicas have everything that was committed to the
 // database, and compares.
 func converge(t *testing.T, db, hint string, from *node, replicas ...*node) {

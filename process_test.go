@@ -278,3 +278,38 @@ func TestBrokenNeighbour(t *testing.T) {
 	insertRows(t, broken, "mended", 10)
 	converge(t, "broken", "", primary, replica)
 }
+
+// TestReplicaFileDisplaced: readers see at once what stands at the path, and so
+// does the replica.
+func TestReplicaFileDisplaced(t *testing.T) {
+	p := newPair(t)
+	shell(t, p.source, setUp)
+	p.start()
+	insertRows(t, p.source, "before", 100)
+	converge(t, "app", "", p.primary, p.replica)
+	file := p.replica.paths["app"]
+	for _, suffix := range []string{"-shm", "-wal", ""} {
+		if err := os.Remove(file + suffix); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	insertRows(t, p.source, "deleted", 100)
+	converge(t, "app", "the file was deleted", p.primary, p.replica)
+
+	foreign := filepath.Join(p.dir, "foreign.db")
+	shell(t, foreign, "CREATE TABLE precious(a); INSERT INTO precious VALUES('gold')")
+	if err := os.Rename(foreign, file); err != nil {
+		t.Fatal(err)
+	}
+	p.replica.reaches("app", "failed", "move it away")
+	if got := shell(t, file, "SELECT * FROM precious"); got != "gold" {
+		t.Errorf("the foreign file holds %q", got)
+	}
+	insertRows(t, p.source, "replaced", 100)
+	if err := os.Rename(file, foreign); err != nil {
+		t.Fatal(err)
+	}
+	converge(t, "app", "the foreign file was moved away", p.primary, p.replica)
+	p.replica.stop()
+	p.primary.stop()
+}

@@ -36,7 +36,7 @@ func (r *Replica) open(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, g.close())
 	}
-	r.a = a
+	r.a, r.opened = a, true
 	r.o.Logger.Info("replica file open", "path", r.o.Path, "lsn", a.mark.LSN, "epoch", a.mark.Epoch)
 	return nil
 }

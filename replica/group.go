@@ -25,6 +25,8 @@ func (r *Replica) follow(ctx context.Context) (err error) {
 	}
 	r.board.set(CatchingUp)
 	r.publish(0, 0)
+	ctx, unwatch := r.watch(ctx)
+	defer unwatch()
 	f := startFeed(ctx, r, a.mark.LSN+1)
 	defer f.stop()
 	audit, stop := startAuditor(ctx, r)
@@ -173,6 +175,9 @@ func (r *Replica) commit(ctx context.Context, pending uint64) error {
 	}
 	before, records, changes := r.a.mark, r.a.records, r.a.changes
 	if err := r.a.commit(ctx); err != nil {
+		return err
+	}
+	if err := r.a.guard.unmoved(); err != nil { // nobody can read what was committed
 		return err
 	}
 	r.pause.reset()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
@@ -30,6 +31,7 @@ const (
 type guard struct {
 	conn, control *sqlite.Conn
 	path          string
+	files         footing // of path
 	hold          bool
 	backlogBytes  int64 // of the SQLite WAL at which a backlog is interrupted for a checkpoint
 
@@ -53,6 +55,10 @@ func openGuard(path string, o guardOptions) (g *guard, err error) {
 			g = nil
 		}
 	}()
+	before, err := os.Stat(path)
+	if err != nil {
+		return g, err
+	}
 	options := sqlite.Options{BusyTimeout: busyTimeout, CacheBytes: o.cacheBytes, CheckpointOnClose: true, RowSums: o.rowSums}
 	if g.conn, err = sqlite.Open(path, options); err != nil {
 		return g, err
@@ -63,9 +69,35 @@ func openGuard(path string, o guardOptions) (g *guard, err error) {
 	if g.pageSize, err = g.conn.QueryInt("PRAGMA page_size"); err != nil {
 		return g, err
 	}
+	if err := g.identify(before); err != nil {
+		return g, err
+	}
 	g.version, err = g.conn.DataVersion()
 	return g, err
 }
+
+// identify notes which files are open. The first read has made SQLite create those
+// beside the database, unless that is not in WAL mode yet, as a copy may be.
+func (g *guard) identify(before os.FileInfo) error {
+	mode, err := g.conn.QueryText("PRAGMA journal_mode=WAL")
+	if err == nil && mode != "wal" {
+		err = fmt.Errorf("journal mode is %q and cannot be set to WAL", mode)
+	}
+	if err == nil {
+		_, err = g.conn.QueryInt("PRAGMA schema_version")
+	}
+	if err == nil {
+		g.files, err = footingOf(g.path)
+	}
+	if err == nil && !os.SameFile(before, g.files[0]) {
+		err = &displaced{path: g.path}
+	}
+	return err
+}
+
+// unmoved gives a *displaced error when the path leads to other files than those
+// that are open. It may be called concurrently.
+func (g *guard) unmoved() error { return g.files.check(g.path) }
 
 // close ends an open transaction. The last connection to close checkpoints the
 // file, so that at rest it is one file.

@@ -121,6 +121,7 @@ type Replica struct {
 
 	// Only Run's goroutine touches these.
 	a      *applier // nil until the file is open
+	opened bool     // it has been
 	repair *repair  // why the file must be seeded again; nil: it need not
 	past   past
 	hold   *hold  // that limits how far records are applied
@@ -179,7 +180,8 @@ func New(o Options) (*Replica, error) {
 
 // Run keeps the file equal until ctx ends, or until it finds something that only
 // a person can mend before it could start: another daemon on the file, or a file
-// at the path that is not a replica. It returns after everything it started has
+// at the path that is not a replica. Later such a file is a state, until it is moved
+// away. It returns after everything it started has
 // ended, and never nil; what was applied is committed.
 func (r *Replica) Run(ctx context.Context) (err error) {
 	lock, err := r.prepare()
@@ -231,8 +233,21 @@ func (r *Replica) keep(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if r.a != nil { // in a file that is not in its place no error means what it says
+			if moved := r.a.guard.unmoved(); moved != nil {
+				err = moved
+			}
+		}
+		var d *displaced
+		if errors.As(err, &d) && r.a != nil {
+			r.depart(d)
+			if err := r.o.Clock.Sleep(ctx, r.pause.next()); err != nil {
+				return err
+			}
+			continue
+		}
 		var exit *exitError
-		if errors.As(err, &exit) {
+		if errors.As(err, &exit) && !r.opened {
 			r.board.trouble(err)
 			r.board.set(Failed)
 			return err

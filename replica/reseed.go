@@ -181,6 +181,9 @@ func sameEncoding(c *sqlite.Conn, path string) (bool, error) {
 // replace puts another file in the place of the live one, where no SQL leads from
 // one to the other. Readers must open it anew.
 func (r *Replica) replace(ctx context.Context, path, why string) error {
+	if err := r.a.guard.unmoved(); err != nil { // it is not ours that would be replaced
+		return err
+	}
 	r.o.Logger.Warn("replacing the file; programs that have it open must open it again", "path", r.o.Path, "because", why)
 	err := errors.Join(r.a.rollback(), r.a.guard.close())
 	r.a = nil

@@ -257,6 +257,14 @@ func (b *board) applied(m Mark, f func(*Status)) {
 	}
 }
 
+// absent notes that the file is not there: nothing is applied.
+func (b *board) absent() {
+	b.applied(Mark{}, func(s *Status) {
+		s.LeftOff, s.SQLiteWAL, b.even = nil, 0, time.Time{}
+		b.move(Starting)
+	})
+}
+
 // judge notes that nothing is pending, as far as the last heartbeat knows.
 func (b *board) judge() {
 	if b.heard != nil && b.s.Applied.LSN >= b.heard.Published && b.s.Applied.Lineage == b.heard.Position.Lineage {

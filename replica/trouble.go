@@ -15,7 +15,10 @@ import (
 func (r *Replica) suffer(ctx context.Context, err error) error {
 	again := r.board.trouble(err)
 	var final bool
+	var exit *exitError
 	switch {
+	case errors.As(err, &exit):
+		r.board.set(Failed)
 	case errors.Is(err, ErrNoSnapshot):
 		r.board.set(Waiting)
 	case isFull(err):
@@ -47,8 +50,7 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 		}
 	}
 	if final {
-		<-ctx.Done()
-		return context.Cause(ctx)
+		return r.stay(ctx)
 	}
 	return r.o.Clock.Sleep(ctx, r.pause.next())
 }
