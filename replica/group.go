@@ -206,7 +206,7 @@ func (r *Replica) publish(from cdc.LSN, pending uint64) {
 		case pending > catchUpRecords || s.State != Streaming:
 			r.board.move(CatchingUp)
 			r.caught += uint64(r.a.mark.LSN - from)
-			s.Progress = &Progress{Done: r.caught, Total: r.caught + pending, Unit: "records"}
+			r.board.advance(Progress{Done: r.caught, Total: r.caught + pending, Unit: "records"})
 			return
 		}
 		r.caught = 0

@@ -90,13 +90,6 @@ type Lag struct {
 	Since   *time.Time `json:"since,omitempty"`
 }
 
-// Progress is how far a longer piece of work has come.
-type Progress struct {
-	Done  uint64 `json:"done"`
-	Total uint64 `json:"total"`
-	Unit  string `json:"unit"` // "bytes" of a restore, "records" of catching up
-}
-
 // Trouble is an error and when it occurred.
 type Trouble struct {
 	Text string    `json:"text"`
@@ -128,6 +121,7 @@ type board struct {
 	even    time.Time     // primary's clock: nothing was pending here, as of this heartbeat
 	cut     time.Time     // since when the stream is out of reach; zero: it is not
 	attempt time.Time     // when the running attempt to consume it began; zero: none runs
+	told    time.Time     // when progress was logged last
 	changed chan struct{} // closed at the next change of Applied; nil: nobody waits
 }
 
@@ -223,12 +217,6 @@ func (b *board) untilForeign(ctx context.Context, stop func()) {
 			return
 		}
 	}
-}
-
-func (b *board) progress(p Progress) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.s.Progress = &p
 }
 
 // needs notes which snapshot is being restored; 0: none.

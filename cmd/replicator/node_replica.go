@@ -115,12 +115,9 @@ func progressOf(s replica.Status, now time.Time) *web.Progress {
 		return nil
 	}
 	p := &web.Progress{What: string(s.State), Unit: s.Progress.Unit, Done: int64(s.Progress.Done), Total: int64(s.Progress.Total)}
-	if d := now.Sub(s.Since).Seconds(); d > 0 {
-		p.PerSecond = float64(p.Done) / d
-	}
-	if p.PerSecond > 0 {
-		left := float64(max(p.Total-p.Done, 0)) / p.PerSecond
-		p.ETASeconds = &left
+	if rate, left, known := s.Progress.Pace(now.Sub(s.Since)); known {
+		seconds := left.Seconds()
+		p.PerSecond, p.ETASeconds = rate, &seconds
 	}
 	return p
 }
