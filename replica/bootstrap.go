@@ -15,6 +15,10 @@ import (
 // open opens the replica's file, after restoring it from a snapshot if there is
 // none.
 func (r *Replica) open(ctx context.Context) error {
+	// The lock is that of the file to which the name led when Run began.
+	if path, err := resolve(r.name); err != nil || path != r.o.Path {
+		return &exitError{errors.Join(fmt.Errorf("replica: path %s no longer leads to %s: restore the link, or restart the replica", r.name, r.o.Path), err)}
+	}
 	err := usable(r.o.Path)
 	if errors.Is(err, errVacant) {
 		err = r.bootstrap(ctx)

@@ -5,8 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 )
+
+// resolve gives an absolute path without symbolic links. What it leads to need not
+// exist. Nothing is cleaned before links are followed: what .. is depends on them.
+func resolve(path string) (string, error) {
+	const most = 40 // links, as the kernel has it
+	for range most {
+		real, err := filepath.EvalSymlinks(path)
+		dir, base := filepath.Split(path)
+		dir = strings.TrimSuffix(dir, "/")
+		if err == nil || !errors.Is(err, os.ErrNotExist) || dir == "" {
+			return real, err
+		}
+		to, err := os.Readlink(path)
+		switch {
+		case err != nil: // not a link, but missing, or below something that is
+			dir, err = resolve(dir)
+			return filepath.Join(dir, base), err
+		case filepath.IsAbs(to):
+			path = to
+		default:
+			path = dir + "/" + to
+		}
+	}
+	return "", fmt.Errorf("%s: %w", path, syscall.ELOOP)
+}
 
 // watchEvery is how often the path of the open file is looked at while nothing is
 // applied.
@@ -64,6 +92,9 @@ func (f *footing) check(path string) error {
 // takeAlong removes what is left beside a database that is no longer at path. SQLite
 // would replay the SQLite WAL into whatever has come in its place.
 func (f *footing) takeAlong(path string) error {
+	if info, err := os.Stat(path); err == nil && os.SameFile(info, f[0]) {
+		return nil // only a link to it was changed
+	}
 	var errs []error
 	for i, suffix := range besides[1:] {
 		info, err := os.Stat(path + suffix)
@@ -86,7 +117,11 @@ func (r *Replica) watch(ctx context.Context) (_ context.Context, stop func()) {
 	go func() {
 		defer close(done)
 		for r.o.Clock.Sleep(ctx, watchEvery) == nil {
-			if err := g.unmoved(); err != nil {
+			err := g.unmoved()
+			if path, rerr := resolve(r.name); err == nil && (rerr != nil || path != r.o.Path) {
+				err = &displaced{path: r.name}
+			}
+			if err != nil {
 				cancel(err)
 				return
 			}

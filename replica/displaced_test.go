@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sqlite-replicator/replicator/internal/durable"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
 )
 
@@ -148,4 +149,76 @@ func TestSQLiteWALDeleted(t *testing.T) {
 	if s := g.r.Status(); s.Counters.Reseeds != 1 {
 		t.Errorf("counters %+v", s.Counters)
 	}
+}
+
+func TestResolve(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	must(t, err)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	must(t, os.MkdirAll(in("real/deep"), 0o755))
+	must(t, os.WriteFile(in("real/file"), nil, 0o600))
+	for name, to := range map[string]string{
+		"dir": "real/deep", "file": "real/file", "dangling": "dir/../none", "absolute": in("real/none"), "chain": "dangling", "loop": "loop",
+	} {
+		must(t, os.Symlink(to, in(name)))
+	}
+	for name, want := range map[string]string{
+		"real/file": "real/file", "file": "real/file", "dir/x": "real/deep/x", "dangling": "real/none",
+		"absolute": "real/none", "chain": "real/none", "no/such/dir": "no/such/dir", "dir/no/dir": "real/deep/no/dir", "loop": "",
+	} {
+		got, err := resolve(in(name))
+		if want == "" {
+			if err == nil {
+				t.Errorf("%s gives %s", name, got)
+			}
+			continue
+		}
+		if err != nil || got != in(want) {
+			t.Errorf("%s gives %s, %v; want %s", name, got, err, in(want))
+		}
+	}
+}
+
+// Two daemons on one file are two, whatever path they were given.
+func TestSecondDaemonThroughALinkIsRefused(t *testing.T) {
+	for _, first := range []bool{true, false} { // before there is a file; after
+		g := newRig(t, "CREATE TABLE t(a)")
+		o := g.o
+		o.Path = filepath.Join(t.TempDir(), "link.db")
+		must(t, os.Symlink(g.o.Path, o.Path))
+		if first {
+			g.o, o = o, g.o
+		}
+		g.start()
+		g.equal()
+		r, err := New(o)
+		must(t, err)
+		if err := r.Run(g.ctx); !errors.Is(err, durable.ErrLocked) {
+			t.Errorf("Run: %v", err)
+		}
+		g.step("INSERT INTO t VALUES(1)")
+		g.equal()
+		if info, err := os.Lstat(g.o.Path); err != nil || first && info.Mode()&os.ModeSymlink == 0 {
+			t.Errorf("the link was replaced: %v, %v", info, err)
+		}
+	}
+}
+
+// A link that leads elsewhere is not followed: the lock is that of another file.
+func TestLinkMoved(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a)")
+	real := g.o.Path
+	g.o.Path = filepath.Join(t.TempDir(), "link.db")
+	must(t, os.Symlink(real, g.o.Path))
+	failed := g.reaches(Failed)
+	g.start()
+	g.equal()
+	must(t, os.Remove(g.o.Path))
+	g.until(failed)
+	if s := g.r.Status(); !strings.Contains(s.Error.Text, "no longer leads to") {
+		t.Errorf("error %+v", s.Error)
+	}
+	must(t, os.Symlink(real, g.o.Path))
+	g.step("INSERT INTO t VALUES(1)")
+	g.equal()
 }

@@ -50,7 +50,7 @@ const (
 // Reports and Policy mean the default.
 type Options struct {
 	Database string
-	Path     string // of the replica's file; path + ".replicator" is a directory of the replica's own
+	Path     string // of the replica's file; beside it, and not beside a link to it, is a directory of the replica's own
 	SpoolDir string // of large transactions
 
 	Stream    Stream
@@ -113,8 +113,9 @@ func (a Apply) withDefaults() Apply {
 // A Replica keeps one file equal to one source database. Its methods may be
 // called concurrently.
 type Replica struct {
-	o     Options
-	work  string // directory of our own beside the file
+	o     Options // Path is without symbolic links
+	name  string  // the path as it was given
+	work  string  // directory of our own beside the file
 	board *board
 	sums  *rowSums // nil: rows are not verified
 	holds chan *hold
@@ -156,11 +157,13 @@ func New(o Options) (*Replica, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	path, err := filepath.Abs(o.Path)
-	if err != nil {
-		return nil, fmt.Errorf("replica: %s: %w", o.Path, err)
+	name, err := filepath.Abs(o.Path)
+	if err == nil {
+		o.Path, err = resolve(name)
 	}
-	o.Path = path
+	if err != nil {
+		return nil, fmt.Errorf("replica: %s: %w", name, err)
+	}
 	if o.Clock == nil {
 		o.Clock = systemClock{}
 	}
@@ -168,7 +171,7 @@ func New(o Options) (*Replica, error) {
 		o.ReportInterval = time.Second
 	}
 	o.Logger = o.logger().With("db", o.Database)
-	r := &Replica{o: o, work: path + ".replicator", board: newBoard(o.Database, o.Clock, o.Logger), holds: make(chan *hold)}
+	r := &Replica{o: o, name: name, work: o.Path + ".replicator", board: newBoard(o.Database, o.Clock, o.Logger), holds: make(chan *hold)}
 	if o.Apply.VerifyRows {
 		r.sums = newRowSums()
 	}
