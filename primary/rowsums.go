@@ -3,7 +3,9 @@ package primary
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -49,6 +51,8 @@ type summedTable struct {
 	delta cdc.RowSum // of the transaction in hand
 	dirty bool       // touched by it
 	unfit bool       // its rows cannot be hashed
+	// damage is why, where the bytes of the source are to blame.
+	damage error
 }
 
 // counts reports whether changes of the table must be added up.
@@ -103,7 +107,7 @@ func (s *rowSums) close() error {
 // forget makes all hashes unknown.
 func (s *rowSums) forget() {
 	for _, t := range s.tables {
-		t.known, t.job, t.unfit = false, nil, false
+		t.known, t.job, t.unfit, t.damage = false, nil, false, nil
 	}
 	s.known = 0
 	s.want()
@@ -189,7 +193,10 @@ func (s *rowSums) change(c *cdc.Change) {
 		return
 	}
 	if err := row.table.add(row.face, c); err != nil {
-		s.unfit(row.table, err)
+		if !c.Table.WithoutRowid {
+			err = fmt.Errorf("row %d: %w", c.Rowid, err)
+		}
+		s.unfit(row, err)
 		s.lastRow.table = nil
 	}
 }
@@ -214,7 +221,7 @@ func (s *rowSums) find(c *cdc.Change) rowOf {
 		return rowOf{}
 	}
 	if err := s.prepare(row.face); err != nil {
-		s.unfit(row.table, err)
+		s.unfit(row, err)
 		return rowOf{}
 	}
 	if !row.table.dirty {
@@ -264,15 +271,36 @@ func (t *summedTable) add(f *face, c *cdc.Change) error {
 	return nil
 }
 
-// unfit gives up a table until the next term.
-func (s *rowSums) unfit(t *summedTable, err error) {
-	s.logger.Warn("the rows of a table cannot be hashed; it is replicated without", "table", t.face.name, "err", err)
+// unfit gives up a table until the next term. One that the transaction in hand has
+// made has no face of its own yet.
+func (s *rowSums) unfit(row rowOf, err error) {
+	t, name := row.table, row.face.name
+	if errors.Is(err, sqlitefile.ErrCorrupt) {
+		t.damage = fmt.Errorf("table %s of the source is damaged, replicas may differ; run PRAGMA integrity_check: %w", name, err)
+		s.logger.Error("the source is damaged", "table", name, "err", t.damage)
+	} else {
+		s.logger.Warn("the rows of a table cannot be hashed; it is replicated without", "table", name, "err", err)
+	}
 	s.unknown(t)
 	t.unfit = true
 }
 
+// damage tells which table of the source is known to be damaged, the first by name;
+// empty: none.
+func (s *rowSums) damage() string {
+	if s.known == len(s.tables) {
+		return ""
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.tables)) {
+		if err := s.tables[name].damage; err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
 func (s *rowSums) unknown(t *summedTable) {
-	if t.known {
+	if t.known && t.face != nil { // a new one does not count yet
 		s.known--
 	}
 	t.known, t.job, s.lost = false, nil, true

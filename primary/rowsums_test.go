@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -408,6 +409,43 @@ func TestRowSumsOfADamagedRow(t *testing.T) {
 	hashes := s.end()
 	if len(hashes) != 1 || hashes[0].Table != "u" || s.known != 1 {
 		t.Errorf("%d hashes, %d known", len(hashes), s.known)
+	}
+}
+
+// TestRowSumsOfANewDamagedTable: a table has no face of its own in the transaction
+// that makes it.
+func TestRowSumsOfANewDamagedTable(t *testing.T) {
+	s := newRowSums(slog.New(slog.DiscardHandler))
+	noError(t, s.open(cdc.Position{}))
+	defer s.close()
+	s.encoding = sqlitefile.UTF8
+	s.change(&cdc.Change{Op: cdc.OpSchema, Schema: &cdc.SchemaChange{New: &cdc.SchemaObject{Type: typeTable, Name: "t", SQL: "CREATE TABLE t(a)"}}})
+	s.change(&cdc.Change{Op: cdc.OpInsert, Table: &cdc.Table{Name: "t"}, Rowid: 7, New: []byte{2, 100}})
+	if hashes := s.end(); len(hashes) != 0 || s.known != 0 {
+		t.Errorf("%d hashes, %d known", len(hashes), s.known)
+	}
+	if got := s.damage(); !strings.Contains(got, "table t ") || !strings.Contains(got, "row 7") {
+		t.Errorf("the damage is %q", got)
+	}
+}
+
+// TestDamagedTableIsSaid: a table that SQLite may read as it pleases is an error of
+// the database.
+func TestDamagedTableIsSaid(t *testing.T) {
+	b := newBench(t, "CREATE TABLE t(a); INSERT INTO t VALUES('some text'); PRAGMA journal_mode=WAL")
+	noError(t, b.app.Close())
+	b.app = nil
+	bytes, err := os.ReadFile(b.path)
+	noError(t, err)
+	at := strings.Index(string(bytes), "some text")
+	bytes[at-1] = 0x7f // the type of the value: a text of 57 bytes
+	noError(t, os.WriteFile(b.path, bytes, 0o600))
+	b.connect()
+	b.start()
+	err = b.p.changed.wait(b.ctx, func() bool { return b.p.Status().Error != "" })
+	noError(t, err)
+	if s := b.p.Status(); !strings.Contains(s.Error, "table t ") || !strings.Contains(s.Error, "page 2") || s.State != StateStreaming && s.State != StateSnapshotting {
+		t.Errorf("%s: %s", s.State, s.Error)
 	}
 }
 

@@ -2,6 +2,7 @@ package primary
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
@@ -52,7 +53,7 @@ func (s *tableSummer) addPage(p sqlitefile.Page) error {
 		}
 		row, err := s.hasher.hash(cell.Rowid, record)
 		if err != nil {
-			return err
+			return fmt.Errorf("page %d: %w", p.Number(), err)
 		}
 		s.total = s.total.Add(row)
 	}

@@ -136,7 +136,7 @@ func (b *statusBoard) captured(c *capture) bool {
 		Generations:    f.stats.Generations, Repins: f.stats.Repins, Turnovers: f.stats.Turnovers,
 		Unfinished: f.stats.Unfinished, Yields: f.stats.Yields, Stalls: f.stats.Stalls, SpilledBytes: c.sorter.spilled(),
 	}
-	sums := SumStatus{Tables: len(c.sums.tables), Known: c.sums.known}
+	sums := SumStatus{Tables: len(c.sums.tables), Known: c.sums.known, Damage: c.sums.damage()}
 	if at == b.position && sums == b.sums {
 		return false
 	}
@@ -193,6 +193,9 @@ func (p *Pipeline) Status() Status {
 	s.State, s.Since = b.state, b.since
 	s.Position, s.Totals, s.Capture = b.position, b.totals, b.capture
 	s.Sums = p.summer.state(b.sums)
+	if s.Error == "" {
+		s.Error = s.Sums.Damage
+	}
 	s.LSN.Captured = b.position.LSN
 	if b.log != nil {
 		s.LSN.Durable = b.log.Durable()

@@ -91,7 +91,7 @@ func (s *rowSums) finish(job *sumJob) {
 		t.job = nil
 		switch {
 		case task.err != nil:
-			s.unfit(t, task.err)
+			s.unfit(rowOf{t, t.face}, task.err)
 		case task.done:
 			t.sum, t.known = t.sum.Add(task.base), true
 			s.known++
@@ -113,6 +113,8 @@ func (s *rowSums) refute(k knownSum) {
 type SumStatus struct {
 	Tables int `json:"tables"`
 	Known  int `json:"known"` // tables whose hash is known
+	// Damage tells of a table of the source whose pages make no sense.
+	Damage string `json:"damage,omitempty"`
 	// Pages are the pages that the computation or inspection under way has read.
 	Pages uint64 `json:"pages,omitempty"`
 	// Inspections counts comparisons of what the capture believes with the database;
@@ -132,7 +134,7 @@ type summer struct {
 
 	mu     sync.Mutex
 	cancel context.CancelCauseFunc // of what is under way
-	status SumStatus               // Tables and Known are the capture's
+	status SumStatus               // Tables, Known and Damage are the capture's
 }
 
 // Run computes bases whenever one is wanted, and inspects from time to time.
@@ -278,7 +280,7 @@ func (s *summer) state(of SumStatus) SumStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.status
-	out.Tables, out.Known = of.Tables, of.Known
+	out.Tables, out.Known, out.Damage = of.Tables, of.Known, of.Damage
 	return out
 }
 
