@@ -247,12 +247,24 @@ func (f *follower) rewind(at sqlitefile.WALPosition, last uint32) (map[uint32][]
 	return past, nil
 }
 
+// proofPatience is how long a proof waits for a checkpoint that is under way.
+const proofPatience = time.Second
+
 // prove keeps the database file's image of each page in past and shows that no
-// later frame of the page was checkpointed into it.
-func (f *follower) prove(past map[uint32][]uint32, frame uint32) error {
+// later frame of the page was checkpointed into it. Checkpoints are kept out
+// meanwhile: an image that one has written by half would differ from every frame.
+func (f *follower) prove(past map[uint32][]uint32, frame uint32) (err error) {
 	if len(past)*f.view.pageSize > keepLimit {
 		return fmt.Errorf("%w: %d pages were written since", errUnproved, len(past))
 	}
+	release, ok, err := f.src.excludeCheckpoints(proofPatience, f.clock)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("%w: another program is checkpointing", errUnproved)
+	}
+	defer func() { err = errors.Join(err, release()) }()
 	f.view.kept = make(map[uint32][]byte, len(past))
 	for page, frames := range past {
 		image := make([]byte, f.view.pageSize)

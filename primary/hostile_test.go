@@ -53,7 +53,7 @@ func playHostile(args []string) error {
 	}()
 	roles := map[string]func() error{
 		"writer": h.writer, "reconnecting": h.reconnecting, "bigwriter": h.bigWriter, "victim": h.victim, "killer": h.killer,
-		"checkpointer": h.checkpointer, "opener": h.opener, "reader": h.reader, "spread": h.spread,
+		"checkpointer": h.checkpointer, "opener": h.opener, "reader": h.reader, "spread": h.spread, "tearer": h.tearer,
 	}
 	if err := roles[args[0]](); err != nil {
 		return err

@@ -57,7 +57,7 @@ type source struct {
 	pins    [2]*sqlite.Conn // hold read transactions, in turn
 	db      *os.File        // the database file, read only
 	log     *os.File        // the -wal file, read only
-	index   *os.File        // the -shm file; only its locks are looked at
+	index   *os.File        // the -shm file, read only, for its locks
 }
 
 // lockPatience is how long the first access waits for a writer, or for an
@@ -220,6 +220,30 @@ func (s *source) heldByOther(at int64) (bool, error) {
 		return false, fmt.Errorf("locks of %s: %w", s.index.Name(), err)
 	}
 	return l.Type != unix.F_UNLCK, nil
+}
+
+// excludeCheckpoints waits until nobody checkpoints and keeps it so until release:
+// meanwhile nothing writes to the database file. ok is false when a checkpoint did
+// not end in time. The lock belongs to the descriptor, so that those which SQLite
+// holds in this process stay what they are; it also keeps out our own checkpoints.
+func (s *source) excludeCheckpoints(patience time.Duration, clock func() time.Time) (release func() error, ok bool, err error) {
+	l := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart, Start: lockCheckpoint, Len: 1}
+	for deadline := clock().Add(patience); ; nap(200 * time.Microsecond) {
+		err := unix.FcntlFlock(s.index.Fd(), unix.F_OFD_SETLK, &l)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return nil, false, fmt.Errorf("lock checkpoints of %s: %w", s.index.Name(), err)
+		}
+		if clock().After(deadline) {
+			return nil, false, nil
+		}
+	}
+	return func() error {
+		l.Type = unix.F_UNLCK
+		return unix.FcntlFlock(s.index.Fd(), unix.F_OFD_SETLK, &l)
+	}, true, nil
 }
 
 // maxMarkTries bounds the tries to read the wal-index, 50 µs apart: 1 s.
