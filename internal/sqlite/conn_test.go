@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -236,4 +237,31 @@ func TestCheckBuild(t *testing.T) { must(t, CheckBuild()) }
 type fataler interface {
 	Helper()
 	Fatal(args ...any)
+}
+
+// TestDamagedSchemaIsNotQuoted: what a damaged file has for a schema may be rows.
+func TestDamagedSchemaIsNotQuoted(t *testing.T) {
+	for _, row := range []string{
+		"'index', 'top secret', 'top secret', 99, 'CREATE INDEX'",
+		"'table', 'top secret', 'top secret', 2, 'CREATE TABLE x(top secret'",
+		"'table', 'x', 'x', 2, 'CREATE TABLE x(\"a\" top secret) \"top secret\" (top secret)'",
+	} {
+		path := filepath.Join(t.TempDir(), "db")
+		c, err := Open(path, Options{Create: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = c.Exec("CREATE TABLE t(a); PRAGMA writable_schema=ON; INSERT INTO sqlite_schema VALUES(" + row + ")")
+		if err := errors.Join(err, c.Close()); err != nil {
+			t.Fatal(err)
+		}
+		c, err = Open(path, Options{})
+		if err == nil {
+			_, err = c.QueryInt("SELECT count(*) FROM t")
+			defer c.Close()
+		}
+		if !IsCorrupt(err) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("the error is %v", err)
+		}
+	}
 }

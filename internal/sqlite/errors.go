@@ -6,6 +6,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"regexp"
 )
 
 // ErrClosed is returned by every method of a closed connection.
@@ -106,5 +107,12 @@ func (c *Conn) fail(op string, rc C.int) error {
 		e.Extended = int(C.sqlite3_extended_errcode(c.db))
 		e.Message = C.GoString(C.sqlite3_errmsg(c.db))
 	}
+	if e.Code == codeCorrupt {
+		e.Message = fromSchema.ReplaceAllString(e.Message, "…")
+	}
 	return e
 }
+
+// fromSchema is what SQLite quotes from a schema that makes no sense. In a damaged file it
+// may be a row of some table.
+var fromSchema = regexp.MustCompile(`(?s)\(.*\)|".*"`)
