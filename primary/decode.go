@@ -208,7 +208,7 @@ func (d *decoder) decode(head sqlitefile.Header, out changeSink) (*schemaDiff, e
 		return nil, err
 	}
 	d.updates.sweep(&d.pages, &d.dirt.chains)
-	return schema, nil
+	return schema, d.updates.check(&d.pages)
 }
 
 // decodeSchema reports the changes of the schema. It returns nil if there are none.

@@ -138,6 +138,7 @@ func (s *summer) inspect(ctx context.Context) error {
 	s.inspected = frozen.At
 	s.mu.Lock()
 	s.status.Inspections++
+	s.status.Damage = ""
 	s.mu.Unlock()
 	sums, content := in.computed(&s.from)
 	s.verify(ctx, frozen.At, sums, content)

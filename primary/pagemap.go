@@ -186,10 +186,12 @@ type chainRef struct {
 // first.
 type mapUpdates struct {
 	live    pageSet    // pages met in the new state: never cleared
-	gone    []uint32   // pages met in the old state
+	free    pageSet    // pages met in the old state, where something changed: they may belong elsewhere in the new one
+	gone    []uint32   // of them, those to be cleared unless they are live
 	chains  []chainRef // chains of the old state without a written page; gone if their head is not live
 	dropped []uint32   // roots of trees that are gone whole
 	links   []link
+	claims  []uint32 // chains of new or changed rows that are mapped as they are
 
 	least   int  // bytes that may be collected in any case
 	limit   int  // bytes that may be collected
@@ -212,7 +214,9 @@ const minUpdates = 4 << 20
 // worse than to build it anew.
 func (u *mapUpdates) begin(pageCount uint32) {
 	u.live.reset()
+	u.free.reset()
 	u.gone, u.chains, u.dropped, u.links = u.gone[:0], u.chains[:0], u.dropped[:0], u.links[:0]
+	u.claims = u.claims[:0]
 	u.size, u.limit, u.rebuild = 0, max(u.least, mapSize*int(pageCount)), false
 }
 
@@ -231,6 +235,7 @@ func (u *mapUpdates) joined(m *pageMap, page uint32, kind pageKind, parent uint3
 // left notes that page was part of the old state, and is to be cleared unless
 // some tree turns out to have it in the new state.
 func (u *mapUpdates) left(page uint32) {
+	u.free.add(page)
 	if u.rebuild || u.live.has(page) {
 		return
 	}
@@ -241,6 +246,7 @@ func (u *mapUpdates) left(page uint32) {
 // leftChain notes that an overflow chain without a written page was part of the
 // old state.
 func (u *mapUpdates) leftChain(c chainRef) {
+	u.free.add(c.head)
 	if u.rebuild {
 		return
 	}
@@ -250,7 +256,7 @@ func (u *mapUpdates) leftChain(c chainRef) {
 
 func (u *mapUpdates) grow(n int) {
 	if u.size += n; u.size > u.limit {
-		u.gone, u.chains, u.links, u.rebuild = nil, nil, nil, true
+		u.gone, u.chains, u.links, u.claims, u.rebuild = nil, nil, nil, nil, true
 	}
 }
 
@@ -290,6 +296,35 @@ func (u *mapUpdates) sweep(m *pageMap, written *pageSet) {
 			u.left(q)
 		}
 	}
+}
+
+// moved notes that page was met in the old state and is in the new one, too, below
+// another page perhaps.
+func (u *mapUpdates) moved(page uint32) { u.free.add(page) }
+
+// claim notes that a new or changed row has the chain at head, which is mapped as
+// that of a row on the same page.
+func (u *mapUpdates) claim(head uint32) {
+	u.claims = append(u.claims, head)
+	u.grow(goneSize)
+}
+
+// check fails if a page is part of the new state in a new place and was not met in
+// the old one where it was: two places lead to it. A program that writes through one
+// of them changes what the other reads, and nothing would tell.
+func (u *mapUpdates) check(m *pageMap) error {
+	for _, l := range u.links {
+		kind, parent := m.at(l.page)
+		if kind != unmapped && !u.free.has(l.page) {
+			return fmt.Errorf("%w: page %d is %v of page %d, and still %v of page %d", errInconsistent, l.page, l.kind, l.parent, kind, parent)
+		}
+	}
+	for _, head := range u.claims {
+		if !u.free.has(head) {
+			return fmt.Errorf("%w: two rows share overflow page %d", errInconsistent, head)
+		}
+	}
+	return nil
 }
 
 // apply writes the updates into m: all clears, then all links.

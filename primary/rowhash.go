@@ -159,6 +159,9 @@ func (h *rowHasher) split(record []byte) error {
 		h.fields = append(h.fields, recordField{serial, uint32(at), uint32(end)})
 		at = end
 	}
+	if at != uint64(len(record)) {
+		return fmt.Errorf("%w: %d bytes after the last value of a record", sqlitefile.ErrCorrupt, uint64(len(record))-at)
+	}
 	return nil
 }
 

@@ -196,6 +196,7 @@ func (r *rowDiffer) sameCell(a, b *cursor) bool {
 	}
 	if a.page.Number() != b.page.Number() {
 		// A row moved off its leaf, its chain stayed where it is.
+		r.updates.moved(head)
 		r.updates.joined(r.pages, head, chainHead, b.page.Number())
 	}
 	return true
@@ -370,7 +371,10 @@ func (r *rowDiffer) newChain(b *cursor) error {
 		return nil
 	}
 	leaf := b.page.Number()
-	kind, _ := r.pages.at(c.Overflow)
+	kind, parent := r.pages.at(c.Overflow)
+	if kind == chainHead && parent == leaf {
+		r.updates.claim(c.Overflow)
+	}
 	if kind == chainHead && !r.full && !r.dirt.chains.has(c.Overflow) && c.Overflow <= r.new.count {
 		r.updates.joined(r.pages, c.Overflow, chainHead, leaf)
 		return nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -113,7 +114,7 @@ func (s *rowSums) refute(k knownSum) {
 type SumStatus struct {
 	Tables int `json:"tables"`
 	Known  int `json:"known"` // tables whose hash is known
-	// Damage tells of a table of the source whose pages make no sense.
+	// Damage tells of pages of the source that make no sense.
 	Damage string `json:"damage,omitempty"`
 	// Pages are the pages that the computation or inspection under way has read.
 	Pages uint64 `json:"pages,omitempty"`
@@ -134,7 +135,7 @@ type summer struct {
 
 	mu     sync.Mutex
 	cancel context.CancelCauseFunc // of what is under way
-	status SumStatus               // Tables, Known and Damage are the capture's
+	status SumStatus               // Tables and Known are the capture's
 }
 
 // Run computes bases whenever one is wanted, and inspects from time to time.
@@ -148,7 +149,7 @@ func (s *summer) Run(ctx context.Context, wanted <-chan struct{}) error {
 		case <-inspect.C:
 			began := s.p.o.Clock()
 			if err := s.inspect(ctx); err != nil && ctx.Err() == nil {
-				s.p.o.Logger.Info("the capture is inspected later", "err", err)
+				s.uninspected(err)
 			}
 			inspect.Reset(max(inspectFirst, inspectShare*s.p.o.Clock().Sub(began)))
 			continue
@@ -167,6 +168,20 @@ func (s *summer) Run(ctx context.Context, wanted <-chan struct{}) error {
 			}
 		}
 	}
+}
+
+// uninspected notes why an inspection came to no end: a source that makes no sense is
+// an error of the database.
+func (s *summer) uninspected(err error) {
+	if !errors.Is(inconsistent(err), errInconsistent) {
+		s.p.o.Logger.Info("the capture is inspected later", "err", err)
+		return
+	}
+	err = fmt.Errorf("the source is damaged, replicas may differ; run PRAGMA integrity_check: %w", err)
+	s.p.o.Logger.Error("the capture cannot be inspected", "err", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Damage = err.Error()
 }
 
 // once runs one job: until all tables are done, or the pin was held for long
@@ -280,7 +295,7 @@ func (s *summer) state(of SumStatus) SumStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.status
-	out.Tables, out.Known, out.Damage = of.Tables, of.Known, of.Damage
+	out.Tables, out.Known, out.Damage = of.Tables, of.Known, cmp.Or(of.Damage, out.Damage)
 	return out
 }
 

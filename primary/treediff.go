@@ -75,6 +75,9 @@ func (w *treeWalk) walk(number uint32, parent sqlitefile.Page, depth int) error 
 	if depth > 1 && p.Type().Table() != parent.Type().Table() {
 		return fmt.Errorf("%w: page %d is a %v page below page %d, a %v page", errInconsistent, number, p.Type(), parent.Number(), parent.Type())
 	}
+	if err := p.Bare(depth == 1); err != nil {
+		return err
+	}
 	if err := w.visit(p, parent.Number()); err != nil {
 		return err
 	}
@@ -178,6 +181,9 @@ func (p *planner) inPlace(t *dirtyTree) (plan, bool, error) {
 			if len(after) <= start || sqlitefile.PageType(after[start]) != before.Type() {
 				return plan{}, false, nil
 			}
+			if page, err := p.new.page(number); err != nil || page.Bare(number == t.root) != nil {
+				return plan{}, false, nil // the walk tells what is wrong
+			}
 		}
 	}
 	pages := t.pages
@@ -271,6 +277,7 @@ func (p *planner) belowOld(page, parent uint32) (bool, error) {
 		return true, nil
 	}
 	p.prunedLeft--
+	p.updates.moved(page)
 	return false, p.trust(page, parent)
 }
 

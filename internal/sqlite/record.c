@@ -39,6 +39,7 @@ int rq_parse(const unsigned char *p, uint64_t n, rq_field *f, int max) {
     if (f[i].n > (uint64_t)(end - body)) return -1;
     body += f[i].n;
   }
+  if (body != end) return -1; /* SQLite reads no such record to its end */
   return i;
 }
 

@@ -104,6 +104,16 @@ func (p Page) Cells() int { return p.cells }
 // Right returns the right-most child as it is stored, unchecked; 0 on a leaf.
 func (p Page) Right() uint32 { return p.right }
 
+// Bare fails with [ErrCorrupt] if the page has no cell although it needs one: only
+// the root of an empty tree has none, and, with one child, page 1. SQLite refuses to
+// read any other.
+func (p Page) Bare(root bool) error {
+	if p.cells > 0 || root && (!p.kind.Interior() || p.number == 1) {
+		return nil
+	}
+	return corruptf("page %d: a %v page without cells", p.number, p.kind)
+}
+
 // Child returns the i-th child of an interior page, 0 <= i <= Cells(), the last
 // one being Right(). It is never 0; whether it is inside the database is the
 // caller's to check.

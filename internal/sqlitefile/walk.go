@@ -72,6 +72,9 @@ func (w *walker) read(number uint32, parent Page, depth int) (Page, error) {
 	if parent.number != 0 && p.kind.Table() != parent.kind.Table() {
 		return Page{}, corruptf("page %d: a %v page below %v page %d", number, p.kind, parent.kind, parent.number)
 	}
+	if err := p.Bare(parent.number == 0); err != nil {
+		return Page{}, err
+	}
 	// Only now, so that the set grows with pages that exist, not with numbers.
 	if word >= len(w.seen) {
 		w.seen = append(w.seen, make([]uint64, word+1-len(w.seen))...)

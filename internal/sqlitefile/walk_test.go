@@ -29,7 +29,9 @@ func interior(number, right uint32, children ...uint32) []byte {
 	return buildPage(InteriorTable, number, 512, right, cells...)
 }
 
-func leaf(number uint32) []byte { return buildPage(LeafTable, number, 512, 0) }
+func leaf(number uint32) []byte {
+	return buildPage(LeafTable, number, 512, 0, tableCell(int64(number), 1, []byte{0}, 0))
+}
 
 func noVisit(Page, uint32) error { return nil }
 
@@ -50,17 +52,23 @@ func TestWalkOrder(t *testing.T) {
 }
 
 func TestWalkDamaged(t *testing.T) {
-	// levels is a tree of n levels, each page with one child.
+	// levels is a tree of n levels, each page with a leaf and the next level.
 	levels := func(n uint32) mapPages {
 		m := mapPages{}
 		for i := uint32(2); i < n+1; i++ {
-			m[i] = interior(i, i+1)
+			m[i], m[100+i] = interior(i, i+1, 100+i), leaf(100+i)
 		}
 		m[n+1] = leaf(n + 1)
 		return m
 	}
 	if err := Walk(levels(maxDepth), 2, 512, 1000, noVisit); err != nil {
 		t.Errorf("the deepest tree SQLite reads: %v", err)
+	}
+	bare := mapPages{1: buildPage(InteriorTable, 1, 512, 3), 2: buildPage(LeafTable, 2, 512, 0), 3: leaf(3)}
+	for root := range uint32(2) {
+		if err := Walk(bare, 1+root, 512, 9, noVisit); err != nil {
+			t.Errorf("page %d as a root without cells: %v", 1+root, err)
+		}
 	}
 	cases := map[string]struct {
 		src   mapPages
@@ -69,12 +77,14 @@ func TestWalkDamaged(t *testing.T) {
 	}{
 		"root 0":             {mapPages{0: leaf(0)}, 0, 9},
 		"root outside":       {mapPages{10: leaf(10)}, 10, 9},
-		"child outside":      {mapPages{2: interior(2, 10), 10: leaf(10)}, 2, 9},
-		"child is not there": {mapPages{2: interior(2, 3)}, 2, math.MaxUint32},
-		"own child":          {mapPages{2: interior(2, 2)}, 2, 9},
-		"cycle":              {mapPages{2: interior(2, 3), 3: interior(3, 2)}, 2, 9},
+		"child outside":      {mapPages{2: interior(2, 10, 8), 8: leaf(8), 10: leaf(10)}, 2, 9},
+		"child is not there": {mapPages{2: interior(2, 3, 8), 8: leaf(8)}, 2, math.MaxUint32},
+		"own child":          {mapPages{2: interior(2, 2, 8), 8: leaf(8)}, 2, 9},
+		"cycle":              {mapPages{2: interior(2, 3, 8), 3: interior(3, 2, 7), 7: leaf(7), 8: leaf(8)}, 2, 9},
 		"shared leaf":        {mapPages{2: interior(2, 3, 3), 3: leaf(3)}, 2, 9},
-		"index below table":  {mapPages{2: interior(2, 3), 3: buildPage(LeafIndex, 3, 512, 0)}, 2, 9},
+		"index below table":  {mapPages{2: interior(2, 3, 8), 8: leaf(8), 3: buildPage(LeafIndex, 3, 512, 0, []byte{1, 0})}, 2, 9},
+		"one child":          {mapPages{2: interior(2, 8), 8: leaf(8)}, 2, 9},
+		"leaf without cells": {mapPages{2: interior(2, 3, 8), 8: leaf(8), 3: buildPage(LeafTable, 3, 512, 0)}, 2, 9},
 		"too deep":           {levels(maxDepth + 1), 2, 1000},
 		"short page":         {mapPages{2: leaf(2)[:500]}, 2, 9},
 	}

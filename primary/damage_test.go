@@ -1,0 +1,103 @@
+package primary
+
+import (
+	"encoding/binary"
+	"errors"
+	"testing"
+
+	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
+)
+
+// damaged decodes what edit makes of the rows of table t: edit is called with each
+// leaf of it until it returns true.
+func damaged(t *testing.T, setup string, edit func(p sqlitefile.Page, page []byte) bool) error {
+	t.Helper()
+	s := newSubject(t, 1, "PRAGMA page_size=512; "+setup)
+	after := &image{data: append([]byte(nil), s.before.data...), pageSize: s.before.pageSize}
+	for n := uint32(2); n <= after.count(); n++ {
+		page, err := after.Page(n)
+		noError(t, err)
+		if kind, _ := s.decoder.pages.at(n); kind != treePage || sqlitefile.PageType(page[0]).Interior() {
+			continue
+		}
+		p, err := sqlitefile.ParsePage(page, n, 512)
+		noError(t, err)
+		if edit(p, page) {
+			return s.decoder.transaction(s.before, after, []uint32{n}, after.count(), s.sorter)
+		}
+	}
+	t.Fatal("nothing was edited")
+	return nil
+}
+
+// TestPageWithoutCells: SQLite reads no such page. Its rows were not deleted.
+func TestPageWithoutCells(t *testing.T) {
+	err := damaged(t, "CREATE TABLE t(id INTEGER PRIMARY KEY, v); "+fill(1, 100, 50), func(_ sqlitefile.Page, page []byte) bool {
+		binary.BigEndian.PutUint16(page[3:], 0)
+		return true
+	})
+	if !errors.Is(err, errInconsistent) {
+		t.Errorf("rows of a page without cells: %v", err)
+	}
+}
+
+// TestSharedChain: two rows with one overflow chain are damage, and were the way to
+// lose the changes of one of them.
+func TestSharedChain(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		table string
+		apart int // rows between the two
+	}{
+		{"on one page", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)", 1},
+		{"on two pages", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)", 30},
+		{"of a keyed table, on one page", "CREATE TABLE t(id INTEGER PRIMARY KEY, v) WITHOUT ROWID", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			seen := 0
+			var first []byte // the link to the chain of some row
+			err := damaged(t, c.table+"; "+fill(1, 40, 600), func(p sqlitefile.Page, _ []byte) bool {
+				for i := range p.Cells() {
+					cell, err := p.Cell(i)
+					noError(t, err)
+					link := cell.Raw[len(cell.Raw)-4:]
+					if cell.Overflow == 0 {
+						continue
+					}
+					if seen++; seen == 1 {
+						first = link
+					} else if seen > c.apart {
+						copy(link, first)
+						return true
+					}
+				}
+				return false
+			})
+			if !errors.Is(err, errInconsistent) {
+				t.Errorf("two rows with one chain: %v", err)
+			}
+		})
+	}
+}
+
+// TestInspectionFindsDamage that no transaction came by.
+func TestInspectionFindsDamage(t *testing.T) {
+	b := newBench(t, sumTables)
+	b.start()
+	b.sync()
+	b.known()
+	noError(t, b.p.ask(b.ctx, func(c *capture) error {
+		v, root := c.follower.view, c.decoder.schema.roots()[1]
+		delete(v.frames, root)
+		v.kept = map[uint32][]byte{root: make([]byte, v.pageSize)}
+		return nil
+	}))
+	err := b.p.summer.inspect(b.ctx)
+	if !errors.Is(inconsistent(err), errInconsistent) {
+		t.Fatalf("a page of zeros: %v", err)
+	}
+	b.p.summer.uninspected(err)
+	if s := b.p.Status(); s.Error == "" {
+		t.Error("nobody says that the source is damaged")
+	}
+}
