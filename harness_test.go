@@ -30,6 +30,7 @@ var roles = map[string]func(args []string) error{
 	"workload": playWorkload,
 	"inspect":  playInspect,
 	"nats":     playNATS,
+	"vandal":   playVandal,
 }
 
 func TestMain(m *testing.M) {

@@ -38,7 +38,7 @@ var arrows = map[string][]string{
 var testArrows = map[string][]string{
 	"snapshot":            {"internal/sqlite"},
 	"internal/sqlitefile": {"internal/sqlite"},
-	".":                   {"cdc", "internal/sqlite", "primary", "replica", "snapshot", "stream", "wal", "web"}, // tests of the whole
+	".":                   {"cdc", "internal/sqlite", "internal/sqlitefile", "primary", "replica", "snapshot", "stream", "wal", "web"}, // tests of the whole
 }
 
 // owners are the only packages that may import a library, test files included:

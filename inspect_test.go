@@ -220,6 +220,8 @@ func compare(t *testing.T, source, replica, hint string) {
 	}
 }
 
+const otherOrder = "the same facts in another order\n"
+
 // difference describes where two lists of facts part, in the words of the first
 // facts that differ.
 func difference(t *testing.T, want, got string) string {
@@ -257,7 +259,7 @@ func difference(t *testing.T, want, got string) string {
 	shown = 0
 	only("+ replica:", bs, as)
 	if text.Len() == 0 {
-		return "the same facts in another order\n"
+		return otherOrder
 	}
 	return text.String()
 }
