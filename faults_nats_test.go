@@ -3,14 +3,17 @@ package replicator_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/primary"
@@ -383,5 +386,68 @@ func TestSnapshotDamaged(t *testing.T) {
 			p.clock.advance(longAgo)
 			p.healed(f)
 		})
+	}
+}
+
+// until waits until a database of the node is in a state.
+func (n *node) until(db, state string) {
+	n.t.Helper()
+	ctx, cancel := oneWait()
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		out, err := n.ask("status", "--json") // an error until it listens
+		var s nodeStatus
+		if err == nil {
+			err = json.Unmarshal([]byte(out), &s)
+		}
+		for _, d := range s.Databases {
+			if d.Name == db && d.State == state {
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			n.t.Fatalf("%s never was %s: %+v, %v\n%s", db, state, s, err, n.p.stderr)
+		}
+	}
+}
+
+// TestPrimaryBeforeNATS: that a primary is started a moment before its NATS, as
+// at a start of the machine, costs no replica a snapshot, and the application
+// nothing.
+func TestPrimaryBeforeNATS(t *testing.T) {
+	t.Parallel()
+	dir := folder(t)
+	listen, store, source := address(t), filepath.Join(dir, "nats"), filepath.Join(dir, "app.db")
+	section := "  url: nats://" + listen + "\n"
+	primary := newNode(t, "primary", "primary-1", dir, section, database{"app", source})
+	replica := newNode(t, "replica", "replica-1", dir, section, database{"app", filepath.Join(dir, "replica.db")})
+	nats := startNATS(t, listen, store)
+	shell(t, source, setUp)
+	primary.start()
+	replica.start()
+	insertRows(t, source, "first", 100)
+	converge(t, "app", "at first", primary, replica)
+	replica.ready()
+	primary.ready() // the snapshot is there
+	primary.stop()
+	if err := nats.kill(); err == nil {
+		t.Fatal("NATS had ended by itself")
+	}
+	insertRows(t, source, "missed", 10) // and takes the SQLite WAL along: nothing can be proved
+	primary.start()
+	primary.until("app", "offline")
+	insertRows(t, source, "meanwhile", 10)
+	if got := shell(t, source, "PRAGMA wal_checkpoint(TRUNCATE)"); !strings.HasPrefix(got, "0|") {
+		t.Errorf("the application's checkpoint gave %s", got)
+	}
+	startNATS(t, listen, store)
+	insertRows(t, source, "later", 10)
+	converge(t, "app", "NATS is there", primary, replica)
+	if log := primary.p.stderr.String(); strings.Contains(log, "history broken") || !strings.Contains(log, "what was missed is captured") {
+		t.Errorf("the primary did not find out what was missed:\n%s", log)
 	}
 }

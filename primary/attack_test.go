@@ -255,6 +255,7 @@ func TestFailedAttachEndsTheTerm(t *testing.T) {
 	log.tail.Boundary.Source.Salt[0]++ // nothing can be proved
 	c, err := startWith(t, path, log, func(s *captureSetup) {
 		s.clock = fastClock()
+		s.options.MaxSQLiteWAL = 1 // so that the pin is given up meanwhile
 		s.rebuild = func(context.Context, cdc.Position) (string, error) {
 			return "", errors.Join(errors.New("no snapshot"), app.BeginImmediate())
 		}

@@ -66,8 +66,9 @@ type captureSetup struct {
 	logger  *slog.Logger
 	// rebuild makes a file of the source as of a boundary; nil: cannot.
 	rebuild func(context.Context, cdc.Position) (path string, err error)
-	doubt   error    // why the term before could not go on from the last position; nil: it could
-	sums    *rowSums // of the source; they outlive the term
+	waits   func(error) // told why the term cannot begin yet
+	doubt   error       // why the term before could not go on from the last position; nil: it could
+	sums    *rowSums    // of the source; they outlive the term
 }
 
 // newCapture attaches to src and continues the history in log: from the last

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/snapshot"
 )
 
 // A condition error is what package stream gives.
@@ -146,4 +147,51 @@ func (s *fakeStream) all() (recs []cdc.Record, err error) {
 		recs = append(recs, r)
 	}
 	return recs, nil
+}
+
+// A failingStore fails while it is told to.
+type failingStore struct {
+	snapshot.Store
+	mu    sync.Mutex
+	list  error // what List answers
+	get   error
+	tried broadcast
+	tries int // that failed
+}
+
+func (s *failingStore) set(list, get error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list, s.get = list, get
+}
+
+func (s *failingStore) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	s.mu.Lock()
+	s.tries++
+	s.mu.Unlock()
+	s.tried.notify()
+	return err
+}
+
+func (s *failingStore) answers() (tries int, list, get error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tries, s.list, s.get
+}
+
+func (s *failingStore) List(ctx context.Context, prefix string) ([]string, error) {
+	if _, err, _ := s.answers(); err != nil {
+		return nil, s.failed(err)
+	}
+	return s.Store.List(ctx, prefix)
+}
+
+func (s *failingStore) Get(ctx context.Context, name string) ([]byte, error) {
+	if _, _, err := s.answers(); err != nil {
+		return nil, s.failed(err)
+	}
+	return s.Store.Get(ctx, name)
 }

@@ -186,7 +186,10 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	defer func() { err = errors.Join(err, w.close()) }()
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	c, err := newCapture(ctx, src, log, captureSetup{p.o.Dir, p.o.Capture, p.o.Clock, p.o.Logger, p.rebuilder(log), *doubt, p.sums})
+	c, err := newCapture(ctx, src, log, captureSetup{
+		dir: p.o.Dir, options: p.o.Capture, clock: p.o.Clock, logger: p.o.Logger,
+		rebuild: p.rebuilder(log), waits: p.waits, doubt: *doubt, sums: p.sums,
+	})
 	if err != nil {
 		return err
 	}
@@ -204,6 +207,12 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	p.o.Logger.Info("capturing", "path", p.o.Path, "epoch", c.encoder.Position().Epoch, "lsn", c.encoder.Position().LSN,
 		"pages", c.follower.view.pages, "page_size", c.follower.view.pageSize)
 	return p.follow(ctx, c, w)
+}
+
+// waits tells why a term cannot begin yet.
+func (p *Pipeline) waits(err error) {
+	p.status.trouble(troubleCapture, err)
+	p.changed.notify()
 }
 
 // leastRoom is the free space, in bytes, below which no term begins.

@@ -51,22 +51,25 @@ type base struct {
 // compares the two like the states before and after one transaction, and
 // records the difference as such. Replicas notice nothing but that transaction.
 //
-// It is called with the follower attached. The pin is given up while the base
-// is rebuilt, so that the application does not pay for it. On an error that
-// wraps errNoResync the follower is attached and nothing was recorded.
+// It is called with the follower attached. On an error that wraps errNoResync the
+// follower is attached, too, and nothing was recorded.
 func (c *capture) resync(ctx context.Context, tail cdc.Tail) (err error) {
 	if c.rebuild == nil {
 		return fmt.Errorf("%w: not configured", errNoResync)
 	}
-	if err := c.follower.release(); err != nil {
+	b, err := c.awaitBase(ctx, tail)
+	if err != nil && !errors.Is(err, errNoResync) {
 		return err
 	}
-	b, err := c.openBase(ctx, tail)
-	if err != nil {
-		return errors.Join(asNoResync(ctx, err), c.follower.attach(ctx))
+	if b != nil {
+		defer func() { err = errors.Join(err, b.close()) }()
 	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	if err := c.follower.attach(ctx); err != nil {
+	if c.follower.pinned < 0 {
+		if attached := c.follower.attach(ctx); attached != nil {
+			return errors.Join(err, attached)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	if err := c.difference(b); err != nil {

@@ -20,7 +20,7 @@ const (
 	StateSnapshotting = "snapshotting" // the snapshot that replicas need is being made
 	StateStreaming    = "streaming"
 	StateResyncing    = "resyncing" // changes may have been missed
-	StateOffline      = "offline"   // NATS does not answer; the change log goes on
+	StateOffline      = "offline"   // NATS does not answer; the change log goes on, unless it must first be known what was missed
 	StateDiskFull     = "disk_full"
 	StateFenced       = "fenced"
 	StateFailed       = "failed"
@@ -160,6 +160,8 @@ func (b *statusBoard) word(needSnapshot bool) (string, error) {
 		return StateDiskFull, errors.Join(log, capture)
 	case log != nil:
 		return StateFailed, log
+	case errors.Is(capture, errAwaited):
+		return StateOffline, capture
 	case errors.Is(capture, errAbsent):
 		return StateWaiting, capture
 	case errors.Is(capture, errLost), errors.Is(capture, errReplaced):

@@ -1,0 +1,75 @@
+package primary
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
+)
+
+func TestSourcesThatCannotBe(t *testing.T) {
+	dir := t.TempDir()
+	text := filepath.Join(dir, "text.db")
+	if err := os.WriteFile(text, []byte(strings.Repeat("this is not a database. ", 100)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	empty := filepath.Join(dir, "empty.db")
+	if err := os.WriteFile(empty, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	exclusive := makeSource(t, oneTable)
+	c, err := sqlite.Open(exclusive, sqlite.Options{Plain: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Exec("PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t(v) VALUES(1)"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		path string
+		want error
+		text string
+	}{
+		{filepath.Join(dir, "absent.db"), errAbsent, "absent.db"},
+		{empty, errAbsent, "empty.db"},
+		{text, ErrNotDatabase, "unencrypted"},
+		{dir, ErrNotDatabase, "is a directory"},
+	} {
+		src, err := openSource(c.path)
+		if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%s: %v, want %v and %q", c.path, err, c.want, c.text)
+		}
+		if err == nil {
+			_ = src.close()
+		}
+	}
+}
+
+func TestReplacedFilesAreSeen(t *testing.T) {
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		b := newBench(t, oneTable)
+		src, err := openSource(b.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := src.unmoved(); err != nil {
+			t.Errorf("untouched: %v", err)
+		}
+		if err := os.Rename(b.path+suffix, b.path+suffix+".away"); err != nil {
+			t.Fatal(err)
+		}
+		if err := copyFile(b.path+suffix+".away", b.path+suffix); err != nil {
+			t.Fatal(err)
+		}
+		if err := src.unmoved(); !errors.Is(err, errReplaced) {
+			t.Errorf("%q replaced: %v", suffix, err)
+		}
+		if err := src.close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
