@@ -26,18 +26,27 @@ type disk struct {
 // newDisk mounts one at dir.
 func newDisk(t *testing.T, dir string, size int) *disk {
 	t.Helper()
+	d, err := mountDisk(t, dir, size)
+	if err != nil {
+		t.Skipf("a small file system cannot be mounted here, which takes root: %v", err)
+	}
+	return d
+}
+
+func mountDisk(t *testing.T, dir string, size int) (*disk, error) {
+	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		t.Skipf("a small file system cannot be mounted here, which takes root: %v", err)
+		return nil, err
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
-	return &disk{t, filepath.Join(dir, "ballast")}
+	return &disk{t, filepath.Join(dir, "ballast")}, nil
 }
 
 // fill leaves no byte.
