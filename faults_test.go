@@ -39,7 +39,8 @@ type plant struct {
 	data   string // the primary's data_dir
 	copies string // the replicas' directory
 	tuning tuning
-	clock  *shiftedClock
+	clock  *shiftedClock // the primary's
+	remote *shiftedClock // the replicas'
 	app    *application
 
 	listen, url string // of NATS, and where clients connect
@@ -65,7 +66,7 @@ func newPlant(t *testing.T, seed uint64) *plant {
 	t.Helper()
 	dir := folder(t)
 	p := &plant{
-		t: t, ctx: patient(t), dir: dir, tuning: roomy(), clock: &shiftedClock{},
+		t: t, ctx: patient(t), dir: dir, tuning: roomy(), clock: &shiftedClock{}, remote: &shiftedClock{},
 		source: filepath.Join(dir, "source.db"), data: filepath.Join(dir, "primary"), copies: filepath.Join(dir, "replicas"),
 		listen: address(t), store: filepath.Join(dir, "nats"),
 		stream:     stream.StreamConfig{Poll: 200 * time.Millisecond, AckTimeout: time.Second, Replicas: 1},
@@ -167,7 +168,7 @@ func (p *plant) beat(ctx context.Context, l *primary.Pipeline, conn *stream.Conn
 			at := s.Position
 			at.LSN = s.LSN.Published
 			_ = conn.SendHeartbeat("app", stream.Heartbeat{ // while NATS is away nobody hears it
-				Position: at, Published: at.LSN, SentAt: time.Now(),
+				Position: at, Published: at.LSN, SentAt: p.clock.now(),
 				Totals: stream.Totals{Transactions: s.Totals.Transactions, Bytes: s.Totals.Bytes},
 			})
 			select {
@@ -210,14 +211,14 @@ func (f *follower) start() {
 	r, err := replica.New(replica.Options{
 		Database: "app", Path: f.path,
 		Stream: p.consuming(f.conn.Stream("app", p.stream)), Snapshots: replica.FromStore(p.objects(f.conn.Objects("app", p.stream.Replicas)), snapshot.Options{}),
-		Reports: f, ReportInterval: 200 * time.Millisecond, Logger: logger(p.t, f.name), Apply: p.tuning.apply,
+		Reports: f, ReportInterval: 200 * time.Millisecond, Clock: p.remote, Logger: logger(p.t, f.name), Apply: p.tuning.apply,
 	})
 	p.must(err)
 	f.Replica, f.run = r, run(p.t, f.name, r.Run)
 	p.must(f.conn.OnHeartbeat(f.run.ctx, "app", func(h stream.Heartbeat) {
 		r.Heard(replica.Heartbeat{
 			Position: h.Position, Published: h.Published, Transactions: h.Totals.Transactions, Bytes: h.Totals.Bytes,
-			SentAt: h.SentAt, ReceivedAt: time.Now(),
+			SentAt: h.SentAt, ReceivedAt: p.remote.now(),
 		})
 	}))
 }
@@ -350,6 +351,21 @@ func (p *plant) fate(r *running) error {
 type shiftedClock struct{ by atomic.Int64 }
 
 func (c *shiftedClock) now() time.Time { return time.Now().Add(time.Duration(c.by.Load())) }
+
+// Now implements replica.Clock.
+func (c *shiftedClock) Now() time.Time { return c.now() }
+
+// Sleep implements replica.Clock.
+func (c *shiftedClock) Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 func (c *shiftedClock) advance(d time.Duration) { c.by.Add(int64(d)) }
 

@@ -50,5 +50,6 @@ func (d *demand) open(now time.Time, newest snapshot.Manifest) bool {
 		return true
 	}
 	// One that waited before the newest was made is most likely served by it.
-	return now.Sub(d.asked) <= demandFor && d.asked.Sub(newest.CreatedAt) >= d.pause
+	ago := now.Sub(d.asked)
+	return ago <= demandFor && ageOf(newest, now)-ago >= d.pause
 }

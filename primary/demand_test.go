@@ -54,6 +54,12 @@ func TestDemand(t *testing.T) {
 		t.Error("due although nobody waits since the newest was made")
 	}
 
+	newest.CreatedAt = now.Add(24 * time.Hour) // the clock was set back
+	p.WantSnapshot()
+	if !d.open(now, newest) {
+		t.Error("a snapshot of a time to come is taken for a young one")
+	}
+
 	d.first = 8 // follows the newest
 	now = now.Add(2 * demandFor)
 	if d.open(now, newest) {

@@ -79,8 +79,8 @@ func (v *reverifier) read(ctx context.Context, lineage cdc.ID, lsn cdc.LSN) (m s
 		if v.isDamaged(m.ID) { // another one is being made
 			return m, v.p.o.Clock().Add(dueEvery), nil
 		}
-		if aged := m.CreatedAt.Add(v.p.o.ChangeLog.RetainFor); v.p.o.Clock().Before(aged) {
-			return m, aged, nil
+		if young := v.p.o.ChangeLog.RetainFor - ageOf(m, v.p.o.Clock()); young > 0 {
+			return m, v.p.o.Clock().Add(young), nil
 		}
 		return m, next, snapshot.Verify(ctx, v.p.o.Snapshots, m, snapshot.Options{Parallel: 1})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -240,7 +241,16 @@ func (s *snapshotter) due(log *wal.Log) bool {
 	case grown == 0:
 		return false
 	}
-	return int64(grown) >= o.AfterBytes || now.Sub(s.newest.CreatedAt) >= o.Interval
+	return int64(grown) >= o.AfterBytes || ageOf(s.newest, now) >= o.Interval
+}
+
+// ageOf is how long ago a snapshot was made. One that is still to come was made
+// before somebody set the clock back, nobody knows when.
+func ageOf(m snapshot.Manifest, now time.Time) time.Duration {
+	if m.CreatedAt.After(now) {
+		return math.MaxInt64
+	}
+	return now.Sub(m.CreatedAt)
 }
 
 // lookAtStream notes where the stream begins, and whether it is four fifths
@@ -311,12 +321,30 @@ func (s *snapshotter) make(ctx context.Context) error {
 
 func (s *snapshotter) options() snapshot.Options {
 	return snapshot.Options{
-		Codec: s.p.o.Snapshot.Codec, ChunkBytes: s.p.o.Snapshot.ChunkBytes,
+		Codec: s.p.o.Snapshot.Codec, ChunkBytes: s.p.o.Snapshot.ChunkBytes, Clock: storeClock(s.p.o.Clock),
 		Progress: func(p snapshot.Progress) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.percent = p
 		},
+	}
+}
+
+// A storeClock is the pipeline's clock for package snapshot.
+type storeClock func() time.Time
+
+// Now implements snapshot.Clock.
+func (c storeClock) Now() time.Time { return c() }
+
+// Sleep implements snapshot.Clock.
+func (storeClock) Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
