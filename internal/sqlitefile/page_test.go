@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -150,6 +152,21 @@ func FuzzPage(f *testing.F) {
 	})
 }
 
+// addGolden begins a fuzz target with the files of testdata that end in suffix.
+func addGolden(f *testing.F, suffix string, more ...any) {
+	paths, err := filepath.Glob("../../testdata/databases/*" + suffix)
+	if err != nil || len(paths) == 0 {
+		f.Fatalf("no %s in testdata: %v", suffix, err)
+	}
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(append([]any{b}, more...)...)
+	}
+}
+
 // FuzzDatabase walks a whole damaged file: it must end, and read no page twice.
 func FuzzDatabase(f *testing.F) {
 	page1 := buildPage(InteriorTable, 1, 512, 3, childCell(2, 5))
@@ -159,6 +176,7 @@ func FuzzDatabase(f *testing.F) {
 		buildPage(LeafTable, 2, 512, 0, tableCell(5, 1000, local, 4)),
 		buildPage(LeafTable, 3, 512, 0, tableCell(6, 2, []byte{2, 8}, 0)),
 		append([]byte{0, 0, 0, 5}, make([]byte, 508)...), make([]byte, 512)))
+	addGolden(f, ".db")
 	f.Fuzz(func(t *testing.T, file []byte) {
 		h, err := ParseHeader(file)
 		if err != nil {

@@ -384,6 +384,7 @@ func FuzzWALReader(f *testing.F) {
 	f.Add(w.file, uint32(3), uint8(0))
 	f.Add(w.file, uint32(3), uint8(3))
 	f.Add(newWAL(512, true, [2]uint32{1, 2}).file, uint32(0), uint8(0))
+	addGolden(f, ".db-wal", uint32(20), uint8(0))
 	f.Fuzz(func(t *testing.T, file []byte, limit uint32, repaired uint8) {
 		file = repair(file, int(repaired))
 		r := NewWALReader(bytes.NewReader(file))
