@@ -6,9 +6,11 @@ FUZZTIME ?= 30s
 BENCHTIME ?= 1s
 # Of the system benchmark: small or full.
 SCALE ?= small
-# Of the soak test: how long, and which history; a failure prints its seed.
+# Of the soak tests: how long, and which history; a failure prints its seed. And how
+# often the SQLite WAL starts over under each kind of hostile program.
 SECONDS ?= 60
 SEED ?= 1
+GENERATIONS ?= 1000
 
 .PHONY: build test check fuzz bench bench-system soak demo tidy-check clean
 
@@ -45,6 +47,7 @@ bench-system: build
 	./bin/replicator bench --scale $(SCALE) --json bin/bench.json
 
 soak:
+	$(GO) test -tags "$(TAGS)" -run='^TestNothingLostToHostilePrograms$$' -count=1 -v -timeout=0 ./primary -generations $(GENERATIONS)
 	$(GO) test -tags "$(TAGS)" -run='^TestSoak$$' -count=1 -v -timeout=0 . -soak.seconds $(SECONDS) -soak.seed $(SEED)
 
 # go.mod and go.sum say what the code imports, no more and no less.
