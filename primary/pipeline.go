@@ -34,6 +34,9 @@ type Options struct {
 	// Replay opens a file restored from a snapshot to apply records to it. With
 	// nil, every doubt ends in a break and a new snapshot.
 	Replay func(path string, m snapshot.Manifest) (Replayer, error)
+	// Only says that the process has no other database: what is wrong with this one
+	// by itself then ends Run, unless it was right before.
+	Only   bool
 	Clock  func() time.Time
 	Logger *slog.Logger
 }
@@ -59,6 +62,8 @@ type Pipeline struct {
 	sums      *rowSums // the capture's
 	summer    summer
 	changed   broadcast // whenever a position moves
+
+	captured, shipped atomic.Bool // ever
 }
 
 // A call is work for the goroutine that owns the capture.
@@ -105,7 +110,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if errors.Is(err, ErrFenced) || errors.Is(err, wal.ErrDamaged) || errors.Is(err, cdc.ErrVersion) {
+		if errors.Is(err, ErrFenced) || errors.Is(err, wal.ErrDamaged) || errors.Is(err, cdc.ErrVersion) || errors.Is(err, errUnfit) {
 			return fmt.Errorf("database %s: %w", p.o.Name, err)
 		}
 		p.status.trouble(troubleLog, err)
@@ -127,7 +132,7 @@ func (p *Pipeline) withLog(ctx context.Context) (err error) {
 	p.status.durable(log)
 	ship := &shipper{
 		stream: p.o.Stream, log: log, logger: p.o.Logger, makeRoom: p.snapshots.makeRoom,
-		trouble: func(err error) { p.status.trouble(troubleShip, err) }, moved: p.changed.notify, created: p.snapshots.forget,
+		trouble: func(err error) { p.status.trouble(troubleShip, err) }, moved: p.moved, created: p.snapshots.forget,
 	}
 	p.ship.Store(ship)
 	g, ctx := errgroup.WithContext(ctx)
@@ -154,6 +159,11 @@ func (p *Pipeline) capture(ctx context.Context, log *wal.Log) error {
 		}
 		p.status.trouble(troubleCapture, err)
 		p.status.trouble(troubleLog, nil)
+		if p.o.Only && !p.captured.Load() {
+			if unfit := unfit(err); unfit != nil {
+				return unfit
+			}
+		}
 		if text := err.Error(); text != said { // a file that stays away is said once
 			said = text
 			p.o.Logger.Warn("capture waits", "path", p.o.Path, "err", err)
@@ -201,12 +211,19 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 		c.frozen.Wait()
 		err = errors.Join(err, c.close())
 	}()
+	p.captured.Store(true)
 	p.snapshots.begin(c.broken)
 	p.status.trouble(troubleLog, nil) // only now it has taken a record
 	p.status.trouble(troubleCapture, nil)
 	p.o.Logger.Info("capturing", "path", p.o.Path, "epoch", c.encoder.Position().Epoch, "lsn", c.encoder.Position().LSN,
 		"pages", c.follower.view.pages, "page_size", c.follower.view.pageSize)
 	return p.follow(ctx, c, w)
+}
+
+// moved tells that the stream was taken up, or has got a record.
+func (p *Pipeline) moved() {
+	p.shipped.Store(true)
+	p.changed.notify()
 }
 
 // waits tells why a term cannot begin yet.

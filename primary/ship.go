@@ -240,7 +240,7 @@ func (s *shipper) lastBoundary(ctx context.Context, state StreamState) (*cdc.Rec
 
 func (s *shipper) foreign(state StreamState, why string) error {
 	return fmt.Errorf("%w: it ends at record %d and %s; if the other primary is gone for good, delete the stream with "+
-		"`nats stream rm`, otherwise stop this one", ErrFenced, state.Last, why)
+		"`nats stream rm%s`, otherwise stop this one", ErrFenced, state.Last, why, named(s.stream))
 }
 
 // sleep waits for d or for the end of ctx.

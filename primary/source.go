@@ -24,8 +24,12 @@ var (
 	errReplaced = errors.New("database file was replaced")
 	// ErrNotDatabase: the file can never be a source as it is.
 	ErrNotDatabase = errors.New("not a SQLite database")
-	// errLocked: another connection keeps every other one out.
-	errLocked = errors.New("database is locked exclusively by another program")
+	// errLocked: another connection does not let go of a lock.
+	errLocked = errors.New("database is locked by another program")
+	// errExclusive: another connection keeps every other one out.
+	errExclusive = fmt.Errorf("%w exclusively", errLocked)
+	// errNotWAL: the database cannot be in WAL mode.
+	errNotWAL = errors.New("cannot be set to WAL")
 )
 
 // A fileID names an inode.
@@ -86,6 +90,9 @@ func openSource(path string) (_ *source, err error) {
 		}
 	}()
 	if err := s.connect(); err != nil {
+		if sqlite.IsBusy(err) { // not even to read
+			err = fmt.Errorf("%w: %w", errExclusive, err)
+		}
 		return nil, explainOpen(path, err)
 	}
 	if s.db, err = os.Open(path); err != nil {
@@ -115,7 +122,7 @@ func (s *source) connect() error {
 		}
 	}
 	if !strings.EqualFold(mode, "wal") {
-		return fmt.Errorf("journal mode is %q and cannot be set to WAL", mode)
+		return fmt.Errorf("journal mode is %q and %w", mode, errNotWAL)
 	}
 	if s.helper, err = sqlite.Open(s.path, sqlite.Options{}); err != nil {
 		return err
@@ -137,8 +144,10 @@ func explainOpen(path string, err error) error {
 	switch {
 	case sqlite.IsNotADatabase(err):
 		return fmt.Errorf("%s: %w (or it is encrypted): set path to an unencrypted SQLite 3 file: %w", path, ErrNotDatabase, err)
+	case errors.Is(err, errExclusive):
+		return fmt.Errorf("%s: end its locking_mode=EXCLUSIVE, then start again: %w", path, err)
 	case sqlite.IsBusy(err):
-		return fmt.Errorf("%s: %w; end its locking_mode=EXCLUSIVE or its open transaction: %w", path, errLocked, err)
+		return fmt.Errorf("%s: %w; end its open transaction: %w", path, errLocked, err)
 	case sqlite.IsCantOpen(err), sqlite.IsReadOnly(err):
 		return fmt.Errorf("%s: the file and its directory must be writable for this user, SQLite keeps -wal and -shm beside it: %w", path, err)
 	}

@@ -29,6 +29,10 @@ func TestSourcesThatCannotBe(t *testing.T) {
 	if err := c.Exec("PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t(v) VALUES(1)"); err != nil {
 		t.Fatal(err)
 	}
+	noWAL := makeSource(t, oneTable) // root may write to any directory
+	if err := os.Mkdir(noWAL+"-wal", 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		path string
 		want error
@@ -38,9 +42,11 @@ func TestSourcesThatCannotBe(t *testing.T) {
 		{empty, errAbsent, "empty.db"},
 		{text, ErrNotDatabase, "unencrypted"},
 		{dir, ErrNotDatabase, "is a directory"},
+		{exclusive, errExclusive, "locking_mode=EXCLUSIVE"},
+		{noWAL, nil, "must be writable"},
 	} {
 		src, err := openSource(c.path)
-		if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
+		if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %v, want %v and %q", c.path, err, c.want, c.text)
 		}
 		if err == nil {

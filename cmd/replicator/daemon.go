@@ -102,9 +102,9 @@ func (s *service) err() error {
 }
 
 // supervise runs services until ctx ends. One that fails leaves the others
-// alone; the only one takes the node with it, as there is nothing left to serve,
-// unless keep says that its state must stay to be seen.
-func supervise(ctx context.Context, log *slog.Logger, services []*service, keep func(error) bool) error {
+// alone; the last one takes the node with it, as there is nothing left to serve,
+// unless keep says that the state of one must stay to be seen.
+func supervise(ctx context.Context, log *slog.Logger, services []*service, keep func(*service, error) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type end struct {
@@ -116,17 +116,22 @@ func supervise(ctx context.Context, log *slog.Logger, services []*service, keep 
 		go func() { ends <- end{s, s.run(ctx)} }()
 	}
 	var fatal error
-	for range services {
+	stay := false
+	for left := len(services) - 1; left >= 0; left-- {
 		e := <-ends
 		if ctx.Err() != nil {
 			continue
 		}
 		e.s.ended.Store(&e.err)
-		if len(services) == 1 && !keep(e.err) {
+		stay = stay || keep(e.s, e.err)
+		switch {
+		case left > 0:
+			log.Error("database failed; the others go on", "db", e.s.name, "err", e.err)
+		case stay:
+			log.Error("database failed; what is left of the node only tells its state", "db", e.s.name, "err", e.err)
+		default:
 			fatal = e.err
-			continue
 		}
-		log.Error("database failed; the others go on", "db", e.s.name, "err", e.err)
 	}
 	if fatal != nil {
 		return fatal

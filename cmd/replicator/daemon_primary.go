@@ -222,11 +222,15 @@ func (d *primaryDaemon) serve(ctx context.Context) error {
 	}
 	d.stack.start(ctx, func(ctx context.Context) error {
 		var services []*service
+		worked := map[*service]func() bool{}
 		for _, db := range d.node.databases {
 			services = append(services, &db.service)
+			worked[&db.service] = db.pipeline.Worked
 		}
-		// A fenced primary stays: its status says what resolves it.
-		return supervise(ctx, d.log, services, func(err error) bool { return errors.Is(err, primary.ErrFenced) })
+		// A primary that is fenced while it works stays: its status says what resolves it.
+		return supervise(ctx, d.log, services, func(s *service, err error) bool {
+			return errors.Is(err, primary.ErrFenced) && worked[s]()
+		})
 	})
 	return nil
 }
@@ -255,7 +259,7 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDataba
 		ChangeLog: primary.ChangeLogOptions{
 			SegmentBytes: int64(c.ChangeLog.SegmentSize), MaxBytes: int64(c.ChangeLog.MaxSize), RetainFor: c.ChangeLog.RetainAge,
 		},
-		Replay: openReplay, Clock: d.e.clock, Logger: d.log,
+		Replay: openReplay, Only: len(c.Databases) == 1, Clock: d.e.clock, Logger: d.log,
 	})
 	if err != nil {
 		return nil, err

@@ -83,7 +83,7 @@ func (d *replicaDaemon) serve(ctx context.Context) error {
 		for _, db := range d.node.databases {
 			services = append(services, &db.service)
 		}
-		return supervise(ctx, d.log, services, func(error) bool { return false })
+		return supervise(ctx, d.log, services, func(*service, error) bool { return false })
 	})
 	return nil
 }

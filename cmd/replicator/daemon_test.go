@@ -60,7 +60,7 @@ func TestSupervise(t *testing.T) {
 		}
 	}
 	breaks := func(context.Context) error { return broken }
-	never := func(error) bool { return false }
+	never := func(*service, error) bool { return false }
 
 	t.Run("the only one takes the node with it", func(t *testing.T) {
 		s := &service{name: "a", run: breaks}
@@ -71,8 +71,14 @@ func TestSupervise(t *testing.T) {
 	t.Run("unless its state must be seen", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s := &service{name: "a", run: breaks}
-		keep := func(err error) bool { cancel(); return errors.Is(err, broken) }
+		keep := func(_ *service, err error) bool { cancel(); return errors.Is(err, broken) }
 		if err := supervise(ctx, log, []*service{s}, keep); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("so does the last one", func(t *testing.T) {
+		services := []*service{{name: "a", run: breaks}, {name: "b", run: breaks}}
+		if err := supervise(t.Context(), log, services, never); !errors.Is(err, broken) {
 			t.Errorf("got %v", err)
 		}
 	})
