@@ -267,9 +267,9 @@ func (c *Conn) Err() error {
 		return fmt.Errorf("stream: %w (%w)", ErrAuth, err)
 	}
 	if err == nil {
-		return fmt.Errorf("stream: %w", ErrUnavailable)
+		return fmt.Errorf("stream: %w", errOffline)
 	}
-	return fmt.Errorf("stream: %w (%w)", ErrUnavailable, err)
+	return fmt.Errorf("stream: %w (%w)", errOffline, err)
 }
 
 // WaitConnected waits until the connection is up or ctx ends.
@@ -282,7 +282,7 @@ func (c *Conn) WaitConnected(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-c.closed:
-			return fmt.Errorf("stream: %w (%w)", ErrUnavailable, nats.ErrConnectionClosed)
+			return fmt.Errorf("stream: %w (%w)", errOffline, nats.ErrConnectionClosed)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

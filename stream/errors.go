@@ -18,7 +18,7 @@ import (
 // wraps at most one.
 type Condition struct {
 	word, text string
-	is         error // a sentinel of the standard library that means the same
+	is         error // a sentinel that means the same, or more: of the standard library, or one of these
 }
 
 func (c *Condition) Error() string { return c.text }
@@ -26,7 +26,7 @@ func (c *Condition) Error() string { return c.text }
 // Condition is one stable word, for packages that do not import this one.
 func (c *Condition) Condition() string { return c.word }
 
-// Is makes [ErrNotFound] match fs.ErrNotExist.
+// Is makes [ErrNotFound] match fs.ErrNotExist, for one.
 func (c *Condition) Is(target error) bool { return c.is != nil && target == c.is }
 
 // The conditions. The comment says what a caller does.
@@ -34,6 +34,8 @@ var (
 	// ErrUnavailable: NATS does not answer in time or the connection is down.
 	// Whether the last request took effect is unknown. Wait and ask.
 	ErrUnavailable = &Condition{word: "unavailable", text: "NATS does not answer"}
+	// errOffline is an ErrUnavailable that is no riddle: nothing was asked.
+	errOffline = &Condition{word: "unavailable", text: "not connected to NATS", is: ErrUnavailable}
 	// ErrAuth: NATS refused the credentials. Retrying cannot help.
 	ErrAuth = &Condition{word: "auth", text: "NATS refused the credentials; check nats.user, nats.password, nats.token or nats.creds_file"}
 	// ErrTLS: the TLS handshake failed on a certificate.
@@ -114,6 +116,9 @@ func wrap(ctx context.Context, err error, format string, args ...any) error {
 	if errors.As(err, &c) {
 		return fmt.Errorf("%s: %w", op, err)
 	}
+	if errors.Is(err, nats.ErrReconnectBufExceeded) { // it says nothing to a reader: there is no such buffer
+		return fmt.Errorf("%s: %w", op, errOffline)
+	}
 	if c = condition(err); c != nil {
 		return fmt.Errorf("%s: %w (%w)", op, c, err)
 	}
@@ -136,9 +141,13 @@ func condition(err error) *Condition {
 	case errors.Is(err, jetstream.ErrObjectNotFound), errors.Is(err, jetstream.ErrBucketNotFound):
 		return ErrNotFound
 	}
+	for _, off := range [...]error{nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrConnectionClosed, nats.ErrNoServers} {
+		if errors.Is(err, off) {
+			return errOffline
+		}
+	}
 	for _, down := range [...]error{
-		nats.ErrTimeout, nats.ErrDisconnected, nats.ErrReconnectBufExceeded, nats.ErrConnectionClosed,
-		nats.ErrConnectionDraining, nats.ErrNoResponders, nats.ErrNoServers, nats.ErrStaleConnection,
+		nats.ErrTimeout, nats.ErrConnectionDraining, nats.ErrNoResponders, nats.ErrStaleConnection,
 		context.DeadlineExceeded, context.Canceled, jetstream.ErrAsyncPublishTimeout, jetstream.ErrNoStreamResponse,
 		jetstream.ErrJetStreamNotEnabled, jetstream.ErrTooManyStalledMsgs, jetstream.ErrMsgIteratorClosed,
 		jetstream.ErrConnectionClosed, jetstream.ErrServerShutdown,

@@ -98,12 +98,12 @@ func (o *Objects) List(ctx context.Context, prefix string) (names []string, err 
 		info, err = h.Info(req, jetstream.WithSubjectFilter(o.meta(">")))
 	}
 	if err != nil {
-		return nil, wrap(ctx, err, "list %s in %s", prefix, o.bucket)
+		return nil, wrap(ctx, err, "list %s", within(prefix, o.bucket))
 	}
 	for subject := range info.State.Subjects {
 		name, err := base64.URLEncoding.DecodeString(strings.TrimPrefix(subject, o.meta("")))
 		if err != nil {
-			return nil, fmt.Errorf("stream: list %s in %s: subject %q: %w", prefix, o.bucket, subject, err)
+			return nil, fmt.Errorf("stream: list %s: subject %q: %w", within(prefix, o.bucket), subject, err)
 		}
 		if strings.HasPrefix(string(name), prefix) {
 			names = append(names, string(name))
@@ -133,4 +133,12 @@ func (o *Objects) Delete(ctx context.Context, name string) error {
 		marker := o.meta(base64.URLEncoding.EncodeToString([]byte(name)))
 		return h.Purge(ctx, jetstream.WithPurgeSubject(marker))
 	})
+}
+
+// within names a part of a bucket; the empty prefix is all of it.
+func within(prefix, bucket string) string {
+	if prefix == "" {
+		return bucket
+	}
+	return prefix + " in " + bucket
 }

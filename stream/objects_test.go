@@ -111,8 +111,17 @@ func TestObjectsFull(t *testing.T) {
 
 func TestObjectsUnavailable(t *testing.T) {
 	c := connect(t, Options{URL: "nats://" + freePort(t)})
-	if err := c.Objects("app", 1).Put(testContext(t), "a", nil); !errors.Is(err, ErrUnavailable) {
+	o := c.Objects("app", 1)
+	if err := o.Put(testContext(t), "a", nil); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("Put: %v, want ErrUnavailable", err)
+	}
+	for prefix, want := range map[string]string{
+		"":       "stream: list " + o.bucket + ": not connected to NATS",
+		"chunk/": "stream: list chunk/ in " + o.bucket + ": not connected to NATS",
+	} {
+		if _, err := o.List(testContext(t), prefix); !errors.Is(err, ErrUnavailable) || err.Error() != want {
+			t.Errorf("List: %v, want %s", err, want)
+		}
 	}
 }
 
