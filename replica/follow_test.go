@@ -303,8 +303,9 @@ func TestWaitFor(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(g.ctx)
 	cancel()
-	if at, err := g.r.WaitFor(ctx, lsn+1, 0); !errors.Is(err, context.Canceled) || at.LSN != lsn {
-		t.Errorf("beyond: %v, %v", at, err)
+	want := fmt.Sprintf("wait for LSN %d of app: applied up to %d in epoch 1: context canceled", lsn+1, lsn)
+	if at, err := g.r.WaitFor(ctx, lsn+1, 0); !errors.Is(err, context.Canceled) || at.LSN != lsn || err.Error() != want {
+		t.Errorf("beyond: %v, %v; want %s", at, err, want)
 	}
 	if _, err := g.r.WaitFor(ctx, lsn, 2); !errors.Is(err, context.Canceled) {
 		t.Errorf("next epoch: %v", err)

@@ -376,7 +376,7 @@ func (r *Replica) WaitFor(ctx context.Context, lsn cdc.LSN, epoch cdc.Epoch) (cd
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return at.Position, fmt.Errorf("replica: wait for LSN %d: at %s: %w", lsn, at.Position, context.Cause(ctx))
+			return at.Position, fmt.Errorf("wait for LSN %d of %s: applied up to %d in epoch %d: %w", lsn, r.o.Database, at.LSN, at.Epoch, context.Cause(ctx))
 		}
 	}
 }

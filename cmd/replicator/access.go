@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -114,7 +113,9 @@ func (a *access) connect(ctx context.Context) (*stream.Conn, error) {
 	bounded, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	if err := conn.WaitConnected(bounded); err != nil {
-		err = errors.Join(conn.Err(), err)
+		if why := conn.Err(); why != nil { // more than that time is up
+			err = why
+		}
 		conn.Close()
 		return nil, fmt.Errorf("NATS is not reachable at %s; is it, or the primary that it is embedded in, running? %w", a.nats.URL, err)
 	}
