@@ -49,9 +49,7 @@ func startPrimary(ctx context.Context, e *environment, cfg config.Primary) (*pri
 	if err := d.autoSizes(); err != nil {
 		return d, err
 	}
-	d.log.LogAttrs(ctx, slog.LevelInfo, "primary starts", append(cfg.Summary(),
-		slog.Any("max_sqlite_wal", d.cfg.Capture.MaxSQLiteWAL), slog.Any("max_change_log", d.cfg.ChangeLog.MaxSize),
-		slog.Any("stream_max_bytes", d.cfg.Stream.MaxBytes))...)
+	d.log.LogAttrs(ctx, slog.LevelInfo, "primary starts", append(cfg.Summary(), limits(d.cfg)...)...)
 	for _, key := range ignored(cfg) {
 		d.log.Warn("setting has no effect in this version", "key", key)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 
 	"golang.org/x/sys/unix"
 
@@ -50,4 +51,17 @@ func auto(configured, share, most config.Size) config.Size {
 		return configured
 	}
 	return max(min(share/config.MiB*config.MiB, most), leastAuto) // whole MiB read better
+}
+
+// limits is what the log says at start of sizes that may have been chosen here. A
+// stream without a limit of its own has that of the servers.
+func limits(c config.Primary) []slog.Attr {
+	stream := "unlimited"
+	if c.Stream.MaxBytes != 0 {
+		stream = size(int64(c.Stream.MaxBytes))
+	}
+	return []slog.Attr{
+		slog.String("max_sqlite_wal", size(int64(c.Capture.MaxSQLiteWAL))),
+		slog.String("max_change_log", size(int64(c.ChangeLog.MaxSize))), slog.String("stream_max_bytes", stream),
+	}
 }

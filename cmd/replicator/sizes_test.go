@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -46,5 +47,19 @@ func TestFreeSpace(t *testing.T) {
 	}
 	if _, err = freeSpace(func(string, *unix.Statfs_t) error { return unix.EIO }, "/data"); !errors.Is(err, unix.EIO) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	var c config.Primary
+	c.Capture.MaxSQLiteWAL, c.ChangeLog.MaxSize = config.GiB, 38_005*config.MiB
+	for stream, want := range map[config.Size]string{
+		0:                   "[max_sqlite_wal=1.0 GiB max_change_log=37.1 GiB stream_max_bytes=unlimited]",
+		38_005 * config.MiB: "[max_sqlite_wal=1.0 GiB max_change_log=37.1 GiB stream_max_bytes=37.1 GiB]",
+	} {
+		c.Stream.MaxBytes = stream
+		if got := fmt.Sprint(limits(c)); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
 	}
 }
