@@ -59,7 +59,11 @@ func (s *storeSnapshots) Newest(ctx context.Context, min cdc.LSN) (Snapshot, err
 			return s.describe(m), nil
 		}
 	}
-	return Snapshot{}, errors.Join(fmt.Errorf("%w (at or above LSN %d)", ErrNoSnapshot, min), unusable)
+	err := ErrNoSnapshot
+	if min > 0 {
+		err = fmt.Errorf("%w (at or above LSN %d)", ErrNoSnapshot, min)
+	}
+	return Snapshot{}, errors.Join(err, unusable)
 }
 
 func (s *storeSnapshots) isDamaged(id string) bool {

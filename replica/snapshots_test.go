@@ -95,3 +95,12 @@ func TestEncodingChangeReplacesFile(t *testing.T) {
 	}
 	g.equal()
 }
+
+func TestNoSnapshotIsSaidInOneLine(t *testing.T) {
+	none := FromStore(snapshot.NewDir(t.TempDir()), snapshot.Options{})
+	for min, want := range map[cdc.LSN]string{0: ErrNoSnapshot.Error(), 7: ErrNoSnapshot.Error() + " (at or above LSN 7)"} {
+		if _, err := none.Newest(t.Context(), min); !errors.Is(err, ErrNoSnapshot) || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
