@@ -59,6 +59,9 @@ func NewRegistry() *prometheus.Registry {
 	return r
 }
 
+// roleReplica is the role of a node that has neither change log nor snapshots.
+const roleReplica = "replica"
+
 // A collector asks the Source at each scrape.
 type collector struct {
 	o Options
@@ -156,11 +159,12 @@ func (c *collector) database(gauge func(*prometheus.Desc, float64, ...string), d
 			gauge(c.lsn, float64(*lsn), d.Name, step)
 		}
 	}
-	for what, size := range map[string]int64{
-		"database": d.Sizes.Database, "sqlite_wal": d.Sizes.SQLiteWAL,
-		"change_log": d.Sizes.ChangeLog, "snapshot": d.Sizes.Snapshot,
-	} {
-		gauge(c.size, float64(size), d.Name, what)
+	gauge(c.size, float64(d.Sizes.Database), d.Name, "database")
+	gauge(c.size, float64(d.Sizes.SQLiteWAL), d.Name, "sqlite_wal")
+	for what, size := range map[string]int64{"change_log": d.Sizes.ChangeLog, "snapshot": d.Sizes.Snapshot} {
+		if size != 0 || c.o.Role != roleReplica {
+			gauge(c.size, float64(size), d.Name, what)
+		}
 	}
 	c.lag.collect(gauge, d.Lag, d.Name)
 	for _, r := range d.Replicas {
