@@ -37,6 +37,29 @@ func newFileReader(fs durable.FS, dir string, from cdc.LSN) (*FileReader, error)
 	return &FileReader{fs: fs, dir: dir, next: from}, nil
 }
 
+// LastIn is the LSN of the last record of the change log in dir, which another
+// process may be writing, and 0 when there is none. It reads the newest segment.
+func LastIn(dir string) (last cdc.LSN, err error) {
+	r, err := OpenReader(dir, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	all, err := r.list()
+	if err != nil || len(all) == 0 {
+		return 0, err
+	}
+	r.next = all[len(all)-1]
+	for {
+		if _, _, err := r.Next(); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return r.next - 1, err
+		}
+	}
+}
+
 // Next returns the next record; rec is valid until the following call. At the
 // end, which a record that is not wholly written does not pass, it gives
 // io.EOF; a later call looks again. Other errors wrap ErrTrimmed, ErrDamaged,

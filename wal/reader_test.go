@@ -251,6 +251,13 @@ func TestFileReader(t *testing.T) {
 	if _, _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Fatalf("an empty directory: %v", err)
 	}
+	last := func(want cdc.LSN) {
+		t.Helper()
+		if got, err := LastIn(dir); err != nil || got != want {
+			t.Errorf("the last record is %d, %v; want %d", got, err, want)
+		}
+	}
+	last(0)
 	l := open(t, nil, dir, small)
 	w := newWriter(l, 1)
 	must(t, w.epoch())
@@ -258,6 +265,7 @@ func TestFileReader(t *testing.T) {
 		must(t, w.commit(200))
 	}
 	must(t, l.Sync())
+	last(41)
 	read := func(from, to cdc.LSN) {
 		t.Helper()
 		for lsn := from; lsn <= to; lsn++ {
@@ -272,6 +280,7 @@ func TestFileReader(t *testing.T) {
 	read(1, 41)
 	must(t, errors.Join(w.commit(10), l.Sync()))
 	read(42, 42)
+	last(42)
 
 	// A record that is half written is the end, until it is whole.
 	path := r.File()

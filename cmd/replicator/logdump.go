@@ -80,8 +80,10 @@ func (o *dumpOptions) run(ctx context.Context, e *environment) (err error) {
 			case <-ctx.Done():
 				return nil
 			}
-		case errors.Is(err, io.EOF), ctx.Err() != nil:
+		case ctx.Err() != nil:
 			return nil
+		case errors.Is(err, io.EOF):
+			return d.finish(e.stderr)
 		case err != nil:
 			return err
 		}
@@ -135,6 +137,30 @@ type dumper struct {
 	out     io.Writer
 	decoder cdc.Decoder
 	aligned bool // a boundary was seen: from here on every operation can be told
+
+	first, last cdc.LSN // read
+	named       bool    // a change of the table that is asked for was seen
+}
+
+// finish says why nothing was printed. That the change log ends before the record
+// that is asked for is an error; that a table was not changed is an answer.
+func (d *dumper) finish(stderr io.Writer) error {
+	if d.first == 0 {
+		last, err := wal.LastIn(d.o.dir)
+		if err == nil && d.o.from > 0 {
+			err = fmt.Errorf("LSN %d is not in %s: the change log ends at LSN %d; --follow waits for more", d.o.from, d.o.dir, last)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(stderr, "no records yet in %s\n", d.o.dir)
+		return err
+	}
+	if d.o.table == "" || d.named {
+		return nil
+	}
+	_, err := fmt.Fprintf(stderr, "no change of a table %q in LSN %d to %d\n", d.o.table, d.first, d.last)
+	return err
 }
 
 func (d *dumper) record(raw []byte) error {
@@ -152,6 +178,10 @@ func (d *dumper) record(raw []byte) error {
 	if rec.Kind == cdc.EpochStart && d.decoder.Inside() {
 		out.Note = "the transaction before it was never finished and does not count"
 	}
+	if d.first == 0 {
+		d.first = rec.LSN
+	}
+	d.last = rec.LSN
 	inside := d.decoder
 	err = d.decoder.Decode(rec, func(c *cdc.Change) error {
 		if shown, ok := d.change(c); ok {
@@ -167,6 +197,7 @@ func (d *dumper) record(raw []byte) error {
 		return err
 	}
 	d.aligned = d.aligned || rec.Boundary != nil
+	d.named = d.named || len(out.Changes) > 0
 	if d.o.table != "" && len(out.Changes) == 0 {
 		return nil
 	}
