@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sqlite-replicator/replicator/primary"
+	"github.com/sqlite-replicator/replicator/stream"
 )
 
 // A proxy is a link on which each direction may stand still, and which may
@@ -156,6 +157,27 @@ func TestPartition(t *testing.T) {
 			p.healed(near, far)
 		})
 	}
+}
+
+// TestPartitionWhileNothingIsWritten: the settings are those of the product.
+func TestPartitionWhileNothingIsWritten(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t, 110)
+	p.stream = stream.StreamConfig{Replicas: 1}
+	p.startNATS()
+	link := newProxy(p)
+	p.conn = p.connect("primary", link.url)
+	p.startPrimary()
+	p.app.do(20)
+	f := p.follow("replica")
+	p.even(f)
+	link.up.set(false)
+	link.down.set(false)
+	p.primaryIs(primary.StateOffline)
+	p.app.do(20)
+	link.up.set(true)
+	link.down.set(true)
+	p.healed(f)
 }
 
 // TestLinkBreaksAgainAndAgain under load.

@@ -235,6 +235,32 @@ func (c *Conn) bounded(ctx context.Context, d time.Duration) (context.Context, c
 	return ctx, func() { stop(); cancel() }
 }
 
+// whileHeard gives a context that ends with ErrUnavailable when nothing at all has
+// come from NATS for d. On a slow link an answer may wait behind much else; a link
+// on which something moves is alive.
+func (c *Conn) whileHeard(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	const looks = 10
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		tick := time.NewTicker(d / looks)
+		defer tick.Stop()
+		came, silent := c.nc.Stats().InMsgs, 0
+		for silent < looks {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			silent++
+			if now := c.nc.Stats().InMsgs; now != came {
+				came, silent = now, 0
+			}
+		}
+		cancel(fmt.Errorf("%w: nothing came for %s", ErrUnavailable, d))
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
 func (c *Conn) signal() {
 	close(c.changed)
 	c.changed = make(chan struct{})

@@ -22,6 +22,10 @@ const (
 	windowRecords = 1024    // records in flight; small ones would fill the bytes only with very many
 	headerRoom    = 1 << 10 // bytes of headers that share a message's limit
 	drainAtEnd    = time.Second
+
+	// hush is how long NATS may be silent after a question. With DefaultPoll a link
+	// that lets nothing pass is a state within five seconds.
+	hush = 2 * time.Second
 )
 
 // A publication is one run of Publish: a sender that fills the window and a
@@ -97,9 +101,10 @@ func (s *Stream) Publish(ctx context.Context, after cdc.LSN, next func(context.C
 // was wiped, a stream that is gone and another publisher would else go unnoticed
 // until the next record.
 func (p *publication) watch(ctx context.Context, stop context.CancelCauseFunc) {
-	tick := time.NewTicker(p.s.cfg.Poll)
+	const looks = 4 // in a Poll, so that the one in which the last answer came does not count whole
+	tick := time.NewTicker(p.s.cfg.Poll / looks)
 	defer tick.Stop()
-	settled := p.settled.Load()
+	settled, quiet := p.settled.Load(), 0
 	for {
 		changed := p.s.conn.Changed()
 		if !p.s.conn.Connected() {
@@ -109,11 +114,18 @@ func (p *publication) watch(ctx context.Context, stop context.CancelCauseFunc) {
 		select {
 		case <-changed:
 		case <-tick.C:
+			quiet++
 			if now := p.settled.Load(); now != settled {
-				settled = now
+				settled, quiet = now, 0
+			}
+			if quiet < looks {
 				continue
 			}
-			if err := p.check(ctx); err != nil {
+			quiet = 0
+			heard, done := p.s.conn.whileHeard(ctx, hush)
+			err := p.check(heard)
+			done()
+			if err != nil {
 				stop(err)
 				return
 			}
