@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
@@ -52,8 +53,15 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 	if final {
 		return r.stay(ctx)
 	}
-	return r.o.Clock.Sleep(ctx, r.pause.next())
+	pause := r.pause.next()
+	if errors.Is(err, ErrNoSnapshot) { // the first one is made as soon as there is a database
+		pause = min(pause, snapshotPause)
+	}
+	return r.o.Clock.Sleep(ctx, pause)
 }
+
+// snapshotPause is the longest pause between two looks for a snapshot.
+const snapshotPause = 500 * time.Millisecond
 
 func isFull(err error) bool {
 	return sqlite.IsFull(err) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)

@@ -483,3 +483,43 @@ func TestSpool(t *testing.T) {
 	s.reset()
 	must(t, s.each(func([]byte) error { return errors.New("a record is left") }))
 }
+
+// pauses is a clock that notes how long a replica wants to wait for a snapshot.
+type pauses struct {
+	fastClock
+	r    **Replica
+	seen chan time.Duration
+}
+
+func (c pauses) Sleep(ctx context.Context, d time.Duration) error {
+	if r := *c.r; r != nil && r.Status().State == Waiting {
+		select {
+		case c.seen <- d:
+		default:
+		}
+	}
+	return c.fastClock.Sleep(ctx, d)
+}
+
+// The first snapshot comes at any time: a replica does not make its user wait for
+// a pause that has grown.
+func TestSnapshotIsLookedForOften(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a)")
+	clock := pauses{r: &g.r, seen: make(chan time.Duration)}
+	g.o.Clock = clock
+	waiting := g.reaches(Waiting)
+	g.run()
+	g.until(waiting)
+	for range 10 {
+		select {
+		case d := <-clock.seen:
+			if d > snapshotPause {
+				t.Errorf("a pause of %s", d)
+			}
+		case <-g.ctx.Done():
+			t.Fatal("it does not look any more")
+		}
+	}
+	g.snaps.add(g.snapshot())
+	g.equal()
+}
