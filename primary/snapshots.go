@@ -94,6 +94,9 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 		if asked != nil {
 			asked <- err
 		}
+		if ctx.Err() != nil { // which is why it ended, and no failure
+			return ctx.Err()
+		}
 		s.report(err)
 		s.untrimmed = s.untrimmed || err == nil
 		s.trim(ctx)
