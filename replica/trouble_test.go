@@ -523,3 +523,23 @@ func TestSnapshotIsLookedForOften(t *testing.T) {
 	g.snaps.add(g.snapshot())
 	g.equal()
 }
+
+// TestMalformedRecordIsReseeded: to apply what makes no sense again and again leads
+// nowhere; a snapshot above it does.
+func TestMalformedRecordIsReseeded(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+	diverged := g.reaches(Diverged)
+	g.start()
+	g.equal()
+	table := &cdc.Table{Name: "t"}
+	must(t, g.enc.Op(cdc.AppendOp(nil, &cdc.Change{Op: cdc.OpTable, Table: table}, 0)))
+	must(t, g.enc.Op(cdc.AppendOp(nil, &cdc.Change{Op: cdc.OpInsert, Table: table, Rowid: 7, New: []byte{2, 100}}, 0)))
+	must(t, g.enc.End(g.boundary(), false))
+	must(t, g.enc.Flush())
+	g.snaps.add(g.snapshot())
+	g.until(diverged)
+	g.equal()
+	if s := g.r.Status(); s.Counters.Divergences == 0 || s.Counters.Reseeds == 0 || !strings.Contains(s.Error.Text, "rowid 7") {
+		t.Errorf("status %+v, error %+v", s, s.Error)
+	}
+}

@@ -318,7 +318,7 @@ func (w *writer) fault(err error, at place) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, sqlite.ErrDiverged) || w.pass == arrival && sqlite.IsConstraint(err) {
+	if errors.Is(err, sqlite.ErrDiverged) || errors.Is(err, sqlite.ErrRecord) || w.pass == arrival && sqlite.IsConstraint(err) {
 		return &Divergence{LSN: at.lsn, Table: at.table, err: err}
 	}
 	return fmt.Errorf("replica: record %d, table %q: %w", at.lsn, at.table, err)
