@@ -162,7 +162,7 @@ type tail struct {
 func (w *tail) Write(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	const keep = 16 << 10
+	const keep = 1 << 20
 	w.text = append(w.text, b...)
 	w.text = w.text[max(0, len(w.text)-keep):]
 	return len(b), nil
