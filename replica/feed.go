@@ -14,7 +14,7 @@ import (
 
 // What a feed holds ahead of the applier.
 const (
-	feedRecords = 4096
+	feedRecords = 1024
 	feedBytes   = 8 << 20
 )
 

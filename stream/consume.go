@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	pullBytes     = 8 << 20          // buffered by the client
+	pullBytes     = 8 << 20          // of one request for records
+	pullRecords   = 4096             // asked for and not yet taken; the client has a place for each
 	goneAfter     = 30 * time.Second // the server drops a consumer nobody pulls from
 	maxStallPolls = 32               // backoff of restarts, for links on which one record takes long
 )
@@ -124,7 +125,8 @@ func (c *consumption) session(ctx context.Context) error {
 		defer cancel()
 		_ = c.s.conn.js.DeleteConsumer(bye, c.s.Name(), cons.CachedInfo().Name) // it expires anyway
 	}()
-	it, err := cons.Messages(jetstream.PullMaxBytes(pullBytes), jetstream.WithMessagesErrOnMissingHeartbeat(false))
+	// A bound in bytes alone makes the client set up a channel of a million places.
+	it, err := cons.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullRecords, pullBytes), jetstream.WithMessagesErrOnMissingHeartbeat(false))
 	if err != nil {
 		return wrap(ctx, err, "consume %s from record %d", c.s.db, c.want)
 	}

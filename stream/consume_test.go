@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -183,5 +184,22 @@ func TestPending(t *testing.T) {
 	})
 	if !errors.Is(err, errEnough) {
 		t.Fatal(err)
+	}
+}
+
+// What a consumer sets up is small: a process may have hundreds of them.
+func TestConsumeMemory(t *testing.T) {
+	s := create(t, testConn(t), 1, StreamConfig{})
+	publish(t, s, 0, 10)
+	const limit = 2 << 20 // bytes; the server of the test is part of it
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := s.Consume(testContext(t), 10, func([]byte, cdc.LSN, uint64) error { return errEnough })
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, errEnough) {
+		t.Fatal(err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > limit {
+		t.Errorf("a consumer of one record allocated %d bytes, want at most %d", took, limit)
 	}
 }
