@@ -152,7 +152,7 @@ func (f *Frozen) Close() (err error) {
 func (v *view) frozen() *view {
 	return &view{
 		db: v.db, log: v.log, pageSize: v.pageSize, pages: v.pages,
-		frames: maps.Clone(v.frames), kept: maps.Clone(v.kept), cache: newPageCache(v.pageSize),
+		frames: maps.Clone(v.frames), kept: maps.Clone(v.kept), cache: newPageCache(v.pageSize, v.cache.bytes),
 	}
 }
 

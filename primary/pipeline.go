@@ -84,6 +84,7 @@ func New(o Options) (*Pipeline, error) {
 	p.audits.clock = o.Clock
 	p.sums = newRowSums(p.o.Logger)
 	p.summer.p = p
+	o.Sources.join()
 	return p, nil
 }
 
@@ -257,6 +258,7 @@ func (p *Pipeline) open() (_ *source, release func(), err error) {
 		release()
 		return nil, nil, err
 	}
+	src.cacheBytes = p.o.Sources.cacheBytes()
 	return src, release, nil
 }
 

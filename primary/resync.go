@@ -115,7 +115,7 @@ func (b *base) read() error {
 		return err
 	}
 	pages := uint32(info.Size() / int64(h.PageSize))
-	b.view = &view{db: b.file, pageSize: h.PageSize, pages: pages, cache: newPageCache(h.PageSize)}
+	b.view = &view{db: b.file, pageSize: h.PageSize, pages: pages, cache: newPageCache(h.PageSize, mostCache)}
 	return nil
 }
 

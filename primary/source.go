@@ -62,6 +62,8 @@ type source struct {
 	db      *os.File        // the database file, read only
 	log     *os.File        // the -wal file, read only
 	index   *os.File        // the -shm file, read only, for its locks
+
+	cacheBytes int // of page images that a view of it keeps
 }
 
 // lockPatience is how long the first access waits for a writer, or for an
@@ -79,7 +81,7 @@ func openSource(path string) (_ *source, err error) {
 	case info.IsDir():
 		return nil, fmt.Errorf("%s is a directory: %w; set path to a database file", path, ErrNotDatabase)
 	}
-	s := &source{name: path}
+	s := &source{name: path, cacheBytes: mostCache}
 	if s.path, err = filepath.EvalSymlinks(path); err != nil {
 		return nil, fmt.Errorf("source database: %w", err)
 	}

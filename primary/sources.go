@@ -12,8 +12,29 @@ import (
 type Sources struct {
 	mu    sync.Mutex
 	owner map[fileID]string
+	users int // pipelines
 
 	watches watches
+}
+
+// Bounds of the page images in memory, in bytes.
+const (
+	cacheInAll = 16 << 20 // of all views, about
+	mostCache  = 16 << 20 // of one that is alone
+)
+
+// join notes that one more pipeline shares what s holds.
+func (s *Sources) join() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users++
+}
+
+// cacheBytes is the share of one pipeline.
+func (s *Sources) cacheBytes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return min(cacheInAll/max(s.users, 1), mostCache)
 }
 
 // claim notes that db uses the file id.

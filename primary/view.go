@@ -23,7 +23,7 @@ type view struct {
 }
 
 func newView(s *source, pageSize int, pages uint32) *view {
-	return &view{db: s.db, log: s.log, pageSize: pageSize, pages: pages, frames: map[uint32]uint32{}, cache: newPageCache(pageSize)}
+	return &view{db: s.db, log: s.log, pageSize: pageSize, pages: pages, frames: map[uint32]uint32{}, cache: newPageCache(pageSize, s.cacheBytes)}
 }
 
 // settle makes the database file alone the state. The caller has seen, under a
@@ -124,14 +124,12 @@ type cacheKey struct{ page, frame uint32 }
 // may have become another.
 type pageCache struct {
 	young, old map[cacheKey][]byte
+	bytes      int // of images, at most; but there is always room for a few
 	limit      int // images in one generation
 }
 
-// cacheBytes bounds the page images that a view keeps.
-const cacheBytes = 16 << 20
-
-func newPageCache(pageSize int) *pageCache {
-	c := &pageCache{limit: max(cacheBytes/2/pageSize, 16)}
+func newPageCache(pageSize, bytes int) *pageCache {
+	c := &pageCache{bytes: bytes, limit: max(bytes/2/pageSize, 16)}
 	c.clear()
 	return c
 }

@@ -60,11 +60,11 @@ func heap() uint64 {
 
 // The memory of a make does not grow with the database.
 func TestMakeMemory(t *testing.T) {
-	const limit = 64 << 20
+	const limit = 40 << 20
 	for _, tt := range []struct {
 		codec Codec
 		chunk int
-	}{{None, 8 << 20}, {S2, 8 << 20}, {Zstd, 8 << 20}, {S2, 24 << 20}, {S2, 1 << 20}} {
+	}{{None, 8 << 20}, {S2, 8 << 20}, {Zstd, 8 << 20}, {S2, 12 << 20}, {S2, 1 << 20}} {
 		store := &nullStore{memStore: *newMemStore(), watch: true}
 		src := sparseSource{pages: 1 << 18, page: newSource(4096, 1, 1).data} // 1 GiB
 		runtime.GC()

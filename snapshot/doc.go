@@ -16,8 +16,8 @@
 //     by two checksums, as stored and as unpacked, and the manifest by its own.
 //   - A file that looks complete is complete: until the last byte is synced, a
 //     sidecar (path + ".partial") stands beside it.
-//   - The buffers of one call take at most 64 MiB, whatever the size of the
-//     database, as long as a chunk is at most 24 MiB; with larger ones, as much
+//   - The buffers of one call take at most 40 MiB, whatever the size of the
+//     database, as long as a chunk is at most 12 MiB; with larger ones, as much
 //     as two chunks. What a Store allocates comes on top.
 //
 // What it never does: open a database with SQLite, hold a lock or a pin (the

@@ -85,7 +85,7 @@ type pageRun struct {
 // second. So disk, processors and network are busy at once, and a slow store
 // stops the reader instead of filling memory.
 func (k *maker) run(ctx context.Context) error {
-	buffer := k.o.Codec.maxStored(k.m.ChunkBytes)
+	buffer := k.o.Codec.maxStored(k.m.largestChunk())
 	ahead := min(max(bufferBudget/buffer/2, 1), 3, len(k.m.Chunks))
 	workers := min(k.o.workers((bufferBudget-ahead*buffer)/(buffer+k.o.Codec.scratch())), len(k.m.Chunks))
 	packer, err := newPacker(k.o.Codec, max(workers, 1))

@@ -115,6 +115,11 @@ func (m Manifest) StoredSize() (n int64) {
 	return n
 }
 
+// largestChunk is the size of the largest chunk as unpacked, at least a page.
+func (m Manifest) largestChunk() int {
+	return int(max(min(int64(m.ChunkBytes), m.Size()), int64(m.PageSize)))
+}
+
 // offset is where a chunk begins in the database, in bytes.
 func (m Manifest) offset(c Chunk) int64 { return int64(c.Index-1) * int64(m.ChunkBytes) }
 

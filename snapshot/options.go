@@ -8,24 +8,24 @@ import (
 // Bounds of Options.ChunkBytes. A store must take an object of maxChunkBytes
 // and a little more.
 const (
-	defaultChunkBytes = 8 << 20
+	defaultChunkBytes = 4 << 20
 	maxChunkBytes     = 64 << 20
 )
 
 // bufferBudget bounds the buffers of one Make, Verify or Restore, in bytes, so
-// that with all else it stays below 64 MiB.
-const bufferBudget = 60 << 20
+// that with all else it stays below 40 MiB.
+const bufferBudget = 36 << 20
 
 // Options tune Make, Verify and Restore. The zero value is right for most.
 type Options struct {
 	// Codec packs the chunks that Make writes; "" means [S2].
 	Codec Codec
 	// ChunkBytes is the size of the chunks that Make cuts, in bytes of database,
-	// rounded down to whole pages; 0 means 8 MiB, and 64 MiB is the most.
+	// rounded down to whole pages; 0 means 4 MiB, and 64 MiB is the most.
 	ChunkBytes int
 	// Parallel is the number of chunks worked on at once; 0 means two a core. It
-	// is lowered until the buffers fit in 64 MiB, but not below one: with chunks of
-	// 8 MiB at most 4 are packed, and 3 restored, at once.
+	// is lowered until the buffers fit in 40 MiB, but not below one: with chunks of
+	// 4 MiB at most 4 are packed, and 4 restored, at once.
 	Parallel int
 	// Progress, if set, is called at the start and after each chunk, from other
 	// goroutines but never from two at once. It must not block: work waits for it.

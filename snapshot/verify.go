@@ -54,7 +54,7 @@ func newFetcher(store Store, m Manifest, o Options) (*fetcher, error) {
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("%w: manifest %q: %w", ErrDamaged, m.ID, err)
 	}
-	each := m.Codec.maxStored(m.ChunkBytes) + m.ChunkBytes + m.Codec.scratch()
+	each := m.Codec.maxStored(m.largestChunk()) + m.largestChunk() + m.Codec.scratch()
 	workers := o.workers(bufferBudget / each)
 	packer, err := newPacker(m.Codec, workers)
 	if err != nil {
@@ -64,7 +64,7 @@ func newFetcher(store Store, m Manifest, o Options) (*fetcher, error) {
 }
 
 // each calls f for every chunk, from several goroutines, each with a buffer of
-// its own of ChunkBytes. The first error ends it.
+// its own that holds the largest. The first error ends it.
 func (f *fetcher) each(ctx context.Context, visit func(ctx context.Context, c Chunk, spare []byte) error) error {
 	g, gctx := errgroup.WithContext(ctx)
 	chunks := make(chan Chunk)
@@ -81,7 +81,7 @@ func (f *fetcher) each(ctx context.Context, visit func(ctx context.Context, c Ch
 	})
 	for range min(f.workers, len(f.m.Chunks)) {
 		g.Go(func() error {
-			spare := make([]byte, f.m.ChunkBytes)
+			spare := make([]byte, f.m.largestChunk())
 			for c := range chunks {
 				if err := visit(gctx, c, spare); err != nil {
 					return err

@@ -45,7 +45,7 @@ func (c *cursor) fill(n int, limit int64) error {
 	}
 	size := int(min(int64(max(n, readAhead)), limit-c.offset))
 	if cap(c.buf) < size {
-		c.buf = append(make([]byte, 0, max(size, readAhead)), c.buf[:kept]...)
+		c.buf = append(make([]byte, 0, max(size, min(2*cap(c.buf), readAhead))), c.buf[:kept]...)
 	}
 	c.bufAt, c.buf = c.offset, c.buf[:size]
 	got, err := c.file.ReadAt(c.buf[kept:], c.offset+int64(kept))
@@ -57,6 +57,14 @@ func (c *cursor) fill(n int, limit int64) error {
 		return fmt.Errorf("%w: the file is shorter than it was", cdc.ErrCorrupt)
 	}
 	return err
+}
+
+// rest gives a large buffer back: there is nothing to read for now.
+func (c *cursor) rest() {
+	const keep = 32 << 10
+	if cap(c.buf) > keep {
+		c.buf = nil
+	}
 }
 
 // forget drops what was read ahead, because it may have been read while it was

@@ -51,6 +51,7 @@ func (r *Reader) Next(ctx context.Context) (rec []byte, h cdc.Head, err error) {
 		if v.err != nil {
 			return nil, cdc.Head{}, v.err
 		}
+		r.cur.rest()
 		select {
 		case <-v.changed:
 		case <-ctx.Done():

@@ -56,7 +56,7 @@ func DefaultPrimary() Primary {
 			Interval:    24 * time.Hour,
 			AfterBytes:  1 * GiB,
 			Keep:        2,
-			ChunkSize:   8 * MiB,
+			ChunkSize:   4 * MiB,
 			Compression: "s2",
 			Store:       StoreNATS,
 		},

@@ -21,8 +21,12 @@ var (
 	ErrLost = errors.New("sqlitefile: frame of the SQLite WAL lost")
 )
 
-// readBatch is how much a WALReader reads at once, in bytes.
-const readBatch = 256 << 10
+// readBatch is how much a WALReader reads at once, in bytes, and keepBatch how large
+// a buffer it keeps while there is nothing to read.
+const (
+	readBatch = 256 << 10
+	keepBatch = 32 << 10
+)
 
 // A WALPosition is the end of a commit in one generation of a SQLite WAL, or,
 // with Frame 0, its beginning.
@@ -132,10 +136,6 @@ func (w *WALReader) Resume(pos WALPosition) error {
 // move goes to pos and forgets what was read ahead.
 func (w *WALReader) move(pos WALPosition) {
 	w.pos, w.ready, w.count = pos, true, 0
-	frameSize := FrameHeaderSize + pos.PageSize
-	if size := readBatch / frameSize * frameSize; len(w.buf) != size {
-		w.buf = make([]byte, size)
-	}
 }
 
 // Position returns the end of the transaction that Next returned last, or where
@@ -171,6 +171,9 @@ func (w *WALReader) Next(limit uint32) (tx WALTransaction, ok bool, err error) {
 		if f.dbSize != 0 {
 			tx = WALTransaction{First: w.pos.Frame + 1, Last: n, DBSize: f.dbSize, Pages: w.pages}
 			w.pos.Frame, w.pos.Checksum, w.pos.DBSize = n, sum, f.dbSize
+			if n == limit && len(w.buf) > keepBatch {
+				w.buf, w.count = nil, 0
+			}
 			return tx, true, nil
 		}
 	}
@@ -181,8 +184,11 @@ func (w *WALReader) Next(limit uint32) (tx WALTransaction, ok bool, err error) {
 // fill reads frames from n on, at most up to limit, in one batch.
 func (w *WALReader) fill(n, limit uint32) error {
 	frameSize := FrameHeaderSize + w.pos.PageSize
-	count := min(uint32(len(w.buf)/frameSize), limit-n+1)
+	count := min(uint32(readBatch/frameSize), limit-n+1)
 	w.count = 0
+	if size := int(count) * frameSize; len(w.buf) < size {
+		w.buf = make([]byte, size)
+	}
 	got, err := w.readAt(w.buf[:int(count)*frameSize], FrameOffset(n, w.pos.PageSize))
 	if err != nil {
 		return fmt.Errorf("sqlitefile: read frame %d of the SQLite WAL: %w", n, err)
