@@ -57,6 +57,7 @@ func runReplica(ctx context.Context, e *environment, cfg config.Replica) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }() // the process ends
+	limitMemory(e, newLogger(e, cfg.Log), replicaHeap, replicaHeapEach, len(cfg.Databases))
 	d, err := startReplica(ctx, e, cfg)
 	defer d.stack.stop()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -26,6 +27,7 @@ type environment struct {
 	wd             string   // absolute
 	terminal       bool     // stdout is one: colours and live lines are welcome
 	clock          func() time.Time
+	memoryLimit    func(bytes int64) int64 // of the process, see [debug.SetMemoryLimit]; nil: it is left alone
 }
 
 // stopWithin bounds an orderly end. What is not done then is what a crash would
@@ -54,6 +56,7 @@ func main() {
 	e := &environment{
 		stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), wd: wd,
 		terminal: isTerminal(os.Stdout), clock: time.Now,
+		memoryLimit: debug.SetMemoryLimit,
 	}
 	os.Exit(execute(ctx, e, os.Args[1:]))
 }

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"log/slog"
+	"strings"
+)
+
+// What Go's heap may take in a daemon before the collector works harder, in bytes.
+// SQLite's memory and the program itself, some 50 MiB together, come on top.
+//
+// Without a limit the collector lets garbage grow to the size of what is alive. An
+// embedded NATS server reads and writes objects through blocks of megabytes that it
+// gives up at once, so that this would be a gigabyte. Far below what is alive, the
+// collector would do nothing else: each database adds to it.
+const (
+	primaryHeap     = 104 << 20
+	primaryHeapEach = 512 << 10 // database more than one: its streams in the NATS server, and its part of the rest
+	replicaHeap     = 72 << 20
+	replicaHeapEach = 256 << 10
+)
+
+// limitMemory sets the limit of Go's heap, unless GOMEMLIMIT does.
+func limitMemory(e *environment, log *slog.Logger, heap, each int64, databases int) {
+	if e.memoryLimit == nil {
+		return
+	}
+	for _, entry := range e.environ {
+		if value, ok := strings.CutPrefix(entry, "GOMEMLIMIT="); ok && value != "" {
+			log.Info("memory limit of Go", "GOMEMLIMIT", value)
+			return
+		}
+	}
+	limit := heap + int64(max(databases-1, 0))*each
+	e.memoryLimit(limit)
+	log.Info("memory limit of Go", "bytes", limit)
+}
