@@ -73,7 +73,7 @@ func runPrimary(ctx context.Context, e *environment, cfg config.Primary) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }() // the process ends
-	limitMemory(e, newLogger(e, cfg.Log), primaryHeap, primaryHeapEach, len(cfg.Databases))
+	limitMemory(e, newLogger(e, cfg.Log), primaryHeap+mapsOf(cfg.Databases), primaryHeapEach, len(cfg.Databases))
 	d, err := startPrimary(ctx, e, cfg)
 	defer d.stack.stop()
 	if err != nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"log/slog"
 	"strings"
+
+	"github.com/sqlite-replicator/replicator/internal/config"
 )
 
 // What Go's heap may take in a daemon before the collector works harder, in bytes.
@@ -18,6 +20,15 @@ const (
 	replicaHeap     = 72 << 20
 	replicaHeapEach = 256 << 10
 )
+
+// mapsOf is what the page maps of the databases may take while they grow, in bytes:
+// five bytes for each page of 4 KiB, and as much again.
+func mapsOf(databases []config.PrimaryDatabase) (n int64) {
+	for _, d := range databases {
+		n += fileSize(d.Path) / 4096 * 10
+	}
+	return n
+}
 
 // limitMemory sets the limit of Go's heap, unless GOMEMLIMIT does.
 func limitMemory(e *environment, log *slog.Logger, heap, each int64, databases int) {
