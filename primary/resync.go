@@ -165,7 +165,7 @@ func (p *Pipeline) rebuilder(log *wal.Log) func(context.Context, cdc.Position) (
 			return "", err
 		}
 		p.o.Logger.Info("rebuilding the state at the last captured position, to compare it with the database", "snapshot", m.Position.LSN, "lsn", at.LSN)
-		if err := snapshot.Restore(ctx, p.o.Snapshots, m, path, snapshot.Options{}); err != nil {
+		if err := snapshot.Restore(ctx, p.o.Snapshots, m, path, p.rebuildOptions()); err != nil {
 			return "", errors.Join(err, snapshot.Discard(path))
 		}
 		if err := p.replay(ctx, log, path, m, at); err != nil {
@@ -173,6 +173,11 @@ func (p *Pipeline) rebuilder(log *wal.Log) func(context.Context, cdc.Position) (
 		}
 		return path, nil
 	}
+}
+
+func (p *Pipeline) rebuildOptions() snapshot.Options {
+	said := progressLog{what: "reading the snapshot back, to find out what was missed", clock: p.o.Clock, logger: p.o.Logger}
+	return snapshot.Options{Clock: storeClock(p.o.Clock), Progress: said.note}
 }
 
 // snapshotBelow finds the newest snapshot from which the change log leads on to

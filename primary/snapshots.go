@@ -323,9 +323,11 @@ func (s *snapshotter) make(ctx context.Context) error {
 }
 
 func (s *snapshotter) options() snapshot.Options {
+	said := progressLog{what: "making a snapshot", clock: s.p.o.Clock, logger: s.p.o.Logger}
 	return snapshot.Options{
 		Codec: s.p.o.Snapshot.Codec, ChunkBytes: s.p.o.Snapshot.ChunkBytes, Clock: storeClock(s.p.o.Clock),
 		Progress: func(p snapshot.Progress) {
+			said.note(p)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.percent = p
