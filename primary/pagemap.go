@@ -272,12 +272,15 @@ func (u *mapUpdates) sweep(m *pageMap, written *pageSet) {
 		in.add(root)
 		u.left(root)
 	}
-	var path []uint32
+	var path, heads []uint32
 	for p := range uint32(len(m.kinds)) {
 		at := p
 		for path = path[:0]; !in.has(at) && !out.has(at); {
 			kind, parent := m.at(at)
 			lives := kind == chainHead && u.live.has(at) && !written.has(at)
+			if lives {
+				heads = append(heads, at)
+			}
 			if kind == unmapped || parent == 0 || lives || len(path) > len(m.kinds) {
 				out.add(at)
 				break
@@ -294,6 +297,11 @@ func (u *mapUpdates) sweep(m *pageMap, written *pageSet) {
 		for _, q := range path {
 			in.add(q)
 			u.left(q)
+		}
+	}
+	for _, head := range heads {
+		if _, leaf := m.at(head); in.has(leaf) {
+			u.free.add(head) // its row is gone with the tree
 		}
 	}
 }

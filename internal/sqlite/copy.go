@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -179,6 +180,8 @@ func (p *copier) dropObjects() error {
 	if err != nil {
 		return err
 	}
+	// Dropping an AUTOINCREMENT table deletes its row there.
+	slices.SortStableFunc(tables, func(a, b SchemaRow) int { return sequenceLast(a.Name) - sequenceLast(b.Name) })
 	for _, o := range indexes {
 		if err := p.exec("DROP INDEX main." + quote(o.Name)); err != nil {
 			return fmt.Errorf("index %q: %w", o.Name, err)

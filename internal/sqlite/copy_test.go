@@ -125,6 +125,19 @@ func TestCopyFromMakesEqual(t *testing.T) {
 	})
 }
 
+// TestCopyFromDropsSequenceLast: to drop an AUTOINCREMENT table SQLite deletes its
+// row of sqlite_sequence, which comes after the first such table and before others.
+func TestCopyFromDropsSequenceLast(t *testing.T) {
+	src, path := openTest(t, Options{})
+	dst, _ := openTest(t, Options{})
+	must(t, src.Exec("CREATE TABLE a(v); INSERT INTO a VALUES(1)"))
+	must(t, dst.Exec("CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT, v); CREATE TABLE b(id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO a(v) VALUES(7)"))
+	copyDB(t, dst, path)
+	if diff := equal(t, src, dst); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestCopyFromWritesOnlyTheDifference(t *testing.T) {
 	src, path := openTest(t, Options{})
 	dst, _ := openTest(t, Options{})
