@@ -49,9 +49,8 @@ func TestSharedChain(t *testing.T) {
 		table string
 		apart int // rows between the two
 	}{
-		{"on one page", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)", 1},
-		{"on two pages", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)", 30},
-		{"of a keyed table, on one page", "CREATE TABLE t(id INTEGER PRIMARY KEY, v) WITHOUT ROWID", 1},
+		{"of a rowid table", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)", 30},
+		{"of a keyed table", "CREATE TABLE t(id INTEGER PRIMARY KEY, v) WITHOUT ROWID", 30},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			seen := 0

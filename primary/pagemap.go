@@ -191,7 +191,6 @@ type mapUpdates struct {
 	chains  []chainRef // chains of the old state without a written page; gone if their head is not live
 	dropped []uint32   // roots of trees that are gone whole
 	links   []link
-	claims  []uint32 // chains of new or changed rows that are mapped as they are
 
 	least   int  // bytes that may be collected in any case
 	limit   int  // bytes that may be collected
@@ -216,7 +215,6 @@ func (u *mapUpdates) begin(pageCount uint32) {
 	u.live.reset()
 	u.free.reset()
 	u.gone, u.chains, u.dropped, u.links = u.gone[:0], u.chains[:0], u.dropped[:0], u.links[:0]
-	u.claims = u.claims[:0]
 	u.size, u.limit, u.rebuild = 0, max(u.least, mapSize*int(pageCount)), false
 }
 
@@ -256,7 +254,7 @@ func (u *mapUpdates) leftChain(c chainRef) {
 
 func (u *mapUpdates) grow(n int) {
 	if u.size += n; u.size > u.limit {
-		u.gone, u.chains, u.links, u.claims, u.rebuild = nil, nil, nil, nil, true
+		u.gone, u.chains, u.links, u.rebuild = nil, nil, nil, true
 	}
 }
 
@@ -310,13 +308,6 @@ func (u *mapUpdates) sweep(m *pageMap, written *pageSet) {
 // another page perhaps.
 func (u *mapUpdates) moved(page uint32) { u.free.add(page) }
 
-// claim notes that a new or changed row has the chain at head, which is mapped as
-// that of a row on the same page.
-func (u *mapUpdates) claim(head uint32) {
-	u.claims = append(u.claims, head)
-	u.grow(goneSize)
-}
-
 // check fails if a page is part of the new state in a new place and was not met in
 // the old one where it was: two places lead to it. A program that writes through one
 // of them changes what the other reads, and nothing would tell.
@@ -325,11 +316,6 @@ func (u *mapUpdates) check(m *pageMap) error {
 		kind, parent := m.at(l.page)
 		if kind != unmapped && !u.free.has(l.page) {
 			return fmt.Errorf("%w: page %d is %v of page %d, and still %v of page %d", errInconsistent, l.page, l.kind, l.parent, kind, parent)
-		}
-	}
-	for _, head := range u.claims {
-		if !u.free.has(head) {
-			return fmt.Errorf("%w: two rows share overflow page %d", errInconsistent, head)
 		}
 	}
 	return nil

@@ -371,10 +371,7 @@ func (r *rowDiffer) newChain(b *cursor) error {
 		return nil
 	}
 	leaf := b.page.Number()
-	kind, parent := r.pages.at(c.Overflow)
-	if kind == chainHead && parent == leaf {
-		r.updates.claim(c.Overflow)
-	}
+	kind, _ := r.pages.at(c.Overflow)
 	if kind == chainHead && !r.full && !r.dirt.chains.has(c.Overflow) && c.Overflow <= r.new.count {
 		r.updates.joined(r.pages, c.Overflow, chainHead, leaf)
 		return nil
