@@ -222,6 +222,35 @@ func TestBreakWaitsForSnapshot(t *testing.T) {
 	}
 }
 
+// TestLeastLSNIsOfItsHistory: the primary begins another history while a replica
+// waits for a snapshot above a break. In it LSNs begin again, and none may ever
+// come as far as the break.
+func TestLeastLSNIsOfItsHistory(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+	waiting := g.reaches(Waiting)
+	g.start()
+	for i := range 10 {
+		g.step(fmt.Sprintf("INSERT INTO t VALUES(%d)", i))
+	}
+	g.wait()
+	must(t, g.enc.Break(g.boundary(), "test"))
+	broken := g.enc.Position()
+	g.until(waiting)
+	other := newSource(t, "CREATE TABLE t(a, other)")
+	other.step("INSERT INTO t VALUES(1,2)")
+	snap := other.snapshot()
+	if snap.At.LSN >= broken.LSN {
+		t.Fatalf("the other history is at %s already, the break at %s", snap.At.Position, broken)
+	}
+	g.log.update(func() { g.log.records = other.log.all() })
+	other.log, g.source = g.log, other
+	g.snaps.add(snap)
+	g.r.Heard(Heartbeat{Position: snap.At.Position, Published: snap.At.LSN, ReceivedAt: time.Now()})
+	g.equal()
+	g.step("INSERT INTO t VALUES(3,4)")
+	g.equal()
+}
+
 func TestTrimmedStreamNeedsSnapshot(t *testing.T) {
 	g := newRig(t, "CREATE TABLE t(a)")
 	g.start()
