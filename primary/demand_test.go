@@ -1,6 +1,8 @@
 package primary
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -67,5 +69,41 @@ func TestDemand(t *testing.T) {
 	}
 	if d.first = 9; !d.open(now, newest) {
 		t.Error("not due although the stream begins above the newest snapshot")
+	}
+}
+
+// TestFullStreamLetsSnapshotsRest: a full stream asks for a snapshot again and
+// again, and where the store is full, too, each of them would read the database.
+func TestFullStreamLetsSnapshotsRest(t *testing.T) {
+	b := newBench(t, oneTable)
+	now := time.Unix(1_000_000, 0)
+	b.edit = func(o *Options) { o.Clock = func() time.Time { return now } }
+	p, err := New(b.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.ctx)
+	defer cancel()
+	full, tries := errors.New("the store is full"), 0
+	go func() {
+		for {
+			select {
+			case done := <-p.snapshots.requests:
+				tries++
+				p.snapshots.report(full)
+				done <- full
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for _, c := range []struct{ pass, want int }{{0, 1}, {2, 1}, {12, 1}, {1, 2}, {1, 2}, {14, 3}} {
+		now = now.Add(time.Duration(c.pass) * time.Second)
+		if err := p.snapshots.makeRoom(ctx); err == nil {
+			t.Error("there is room")
+		}
+		if tries != c.want {
+			t.Fatalf("%s: %d snapshots tried, want %d", now, tries, c.want)
+		}
 	}
 }

@@ -387,6 +387,17 @@ func (s *snapshotter) report(err error) {
 	s.percent = snapshot.Progress{}
 }
 
+// resting is an error as long as a failed snapshot is not to be tried again: each
+// try reads the database and fills the store before it fails.
+func (s *snapshotter) resting() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.p.o.Clock().Before(s.retryAt) {
+		return errors.New("a new snapshot would make room; the last try failed, and the next one is due after a pause")
+	}
+	return nil
+}
+
 // trim deletes, once after each new snapshot, old snapshots and then what no
 // kept snapshot needs of the stream. What fails is tried again at the next tick.
 func (s *snapshotter) trim(ctx context.Context) {
@@ -460,6 +471,9 @@ func (s *snapshotter) makeRoom(ctx context.Context) error {
 	}
 	if newest := s.newestLSN(); newest > state.First && newest <= published {
 		return stream.PurgeBelow(ctx, newest)
+	}
+	if err := s.resting(); err != nil {
+		return err
 	}
 	m, err := s.p.Snapshot(ctx)
 	if err != nil {
