@@ -35,6 +35,7 @@ type CaptureOptions struct {
 	MaxStall      time.Duration // that a turnover may make writers wait
 	SpillBytes    int64         // bytes of one transaction that stay in memory
 	SyncSource    bool          // fsync the SQLite WAL before anything of it is published
+	PollInterval  time.Duration // the longest pause between two looks at the SQLite WAL when no notice of a change came; 0: half a second
 }
 
 // A capture is one term: from an epoch record to the first error. It is used by

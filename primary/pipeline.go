@@ -191,7 +191,7 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	}()
 	w, err := p.watch(src.path + "-wal")
 	if err != nil { // a limit of the whole machine, which others may have used up
-		p.o.Logger.Warn("changes are looked for by the clock", "every", blindNap, "err", err)
+		p.o.Logger.Warn("changes are looked for by the clock", "every", (&watcher{}).longest(p.o.Capture.PollInterval), "err", err)
 		w = &watcher{}
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
@@ -264,11 +264,11 @@ func (p *Pipeline) open() (_ *source, release func(), err error) {
 
 // Bounds of the pause between two polls. Changes announce themselves through
 // inotify a little before they are visible, hence the short naps; the longest
-// pause only matters if an event were lost.
+// pause only matters if an event were lost, and for what is done once a second.
 const (
 	firstNap = 50 * time.Microsecond
-	lastNap  = 500 * time.Millisecond
-	blindNap = 10 * time.Millisecond // the longest where nothing announces changes
+	lastNap  = 500 * time.Millisecond // the longest, unless CaptureOptions say another
+	blindNap = 10 * time.Millisecond  // the longest where nothing announces changes
 )
 
 // follow is the loop of a term.
@@ -293,7 +293,7 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 		} else if c.upkeep.yielding {
 			pause = firstNap
 		} else {
-			pause = min(2*pause, w.longest())
+			pause = min(2*pause, w.longest(p.o.Capture.PollInterval))
 		}
 		woken, err := p.wait(ctx, c, w, pause)
 		if err != nil {

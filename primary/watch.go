@@ -19,12 +19,16 @@ type watcher struct {
 	wake    chan struct{} // has room for one
 }
 
-// longest is the longest pause between two looks at the file.
-func (w *watcher) longest() time.Duration {
-	if w.watches == nil {
-		return blindNap
+// longest is the longest pause between two looks at the file, which is set where
+// set is not 0. One that is blind looks more often.
+func (w *watcher) longest(set time.Duration) time.Duration {
+	if set == 0 {
+		set = lastNap
 	}
-	return lastNap
+	if w.watches == nil {
+		return min(set, blindNap)
+	}
+	return set
 }
 
 func (w *watcher) close() error {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,6 +58,52 @@ func TestWatchersShareAnInstance(t *testing.T) {
 	<-w.wake
 	if err := w.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDeaf: a notice that never comes costs one poll interval and no change.
+func TestDeaf(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.edit = func(o *Options) { o.Capture.PollInterval = time.Millisecond }
+	p, err := New(b.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := filepath.Join(t.TempDir(), "silent")
+	if err := os.WriteFile(silent, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	watch := p.watch
+	p.watch = func(string) (*watcher, error) { return watch(silent) }
+	ctx, cancel := context.WithCancel(b.ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	before, err := p.Sync(b.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.exec("INSERT INTO t(v) VALUES(1)")
+	if err := p.changed.wait(b.ctx, func() bool { return p.published() > before.LSN }); err != nil {
+		t.Errorf("%v: %+v", err, p.Status())
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestLongestPause(t *testing.T) {
+	blind, seeing := &watcher{}, &watcher{watches: &watches{}}
+	for _, c := range []struct {
+		w         *watcher
+		set, want time.Duration
+	}{
+		{seeing, 0, lastNap}, {seeing, time.Second, time.Second}, {seeing, time.Millisecond, time.Millisecond},
+		{blind, 0, blindNap}, {blind, time.Second, blindNap}, {blind, time.Millisecond, time.Millisecond},
+	} {
+		if got := c.w.longest(c.set); got != c.want {
+			t.Errorf("set to %s, blind %t: %s, want %s", c.set, c.w == blind, got, c.want)
+		}
 	}
 }
 

@@ -246,11 +246,7 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDataba
 			configured: d.bounded,
 		},
 		Snapshots: store, Sources: sources,
-		Capture: primary.CaptureOptions{
-			MaxSQLiteWAL: int64(cfg.MaxSQLiteWAL), TurnoverBytes: int64(c.Capture.TurnoverSize),
-			RepinFrames: uint32(c.Capture.RepinFrames), MaxStall: c.Capture.MaxStall,
-			SpillBytes: spillBytes, SyncSource: c.Capture.SyncSource,
-		},
+		Capture: captureOptions(c.Capture, cfg),
 		Snapshot: primary.SnapshotOptions{
 			Interval: orNever(cfg.SnapshotInterval), AfterBytes: int64(orMost(c.Snapshot.AfterBytes)), Keep: c.Snapshot.Keep,
 			ChunkBytes: int(c.Snapshot.ChunkSize), Codec: snapshot.Codec(c.Snapshot.Compression),
@@ -274,6 +270,14 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDataba
 	return db, nil
 }
 
+func captureOptions(c config.Capture, db config.PrimaryDatabase) primary.CaptureOptions {
+	return primary.CaptureOptions{
+		MaxSQLiteWAL: int64(db.MaxSQLiteWAL), TurnoverBytes: int64(c.TurnoverSize),
+		RepinFrames: uint32(c.RepinFrames), MaxStall: c.MaxStall,
+		SpillBytes: spillBytes, SyncSource: c.SyncSource, PollInterval: c.PollInterval,
+	}
+}
+
 // ignored are the keys that are set and that no part of the primary looks at
 // yet. None of them loses anything.
 func ignored(c config.Primary) (keys []string) {
@@ -283,9 +287,6 @@ func ignored(c config.Primary) (keys []string) {
 	}
 	if c.ChangeLog.Fsync != def.ChangeLog.Fsync {
 		keys = append(keys, "change_log.fsync")
-	}
-	if c.Capture.PollInterval != def.Capture.PollInterval {
-		keys = append(keys, "capture.poll_interval")
 	}
 	return keys
 }

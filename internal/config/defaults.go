@@ -64,7 +64,7 @@ func DefaultPrimary() Primary {
 			TurnoverSize: 16 * MiB,
 			RepinFrames:  400,
 			MaxStall:     20 * time.Millisecond,
-			PollInterval: 2 * time.Millisecond,
+			PollInterval: 500 * time.Millisecond,
 		},
 	}
 }

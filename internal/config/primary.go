@@ -76,7 +76,7 @@ type Capture struct {
 	TurnoverSize Size          `mapstructure:"turnover_size"`  // of the SQLite WAL at which it is made to start over
 	RepinFrames  int           `mapstructure:"repin_frames"`   // frames between two moves of the pin
 	MaxStall     time.Duration `mapstructure:"max_stall"`      // longest time that a turnover may hold up writers
-	PollInterval time.Duration `mapstructure:"poll_interval"`  // between two looks at the SQLite WAL when no notice came
+	PollInterval time.Duration `mapstructure:"poll_interval"`  // longest pause between two looks at the SQLite WAL when no notice comes
 	SyncSource   bool          `mapstructure:"sync_source"`    // fsync the SQLite WAL before publishing
 }
 
