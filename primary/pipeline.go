@@ -46,6 +46,7 @@ type ChangeLogOptions struct {
 	SegmentBytes int64
 	MaxBytes     int64         // beyond it even records that wait to be published are given up; 0: no bound
 	RetainFor    time.Duration // records stay at least this long after they were acknowledged
+	NoSync       bool          // a power failure may take the last records: see wal.Options
 }
 
 // A Pipeline captures one database and ships it. Its methods may be called
@@ -125,7 +126,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // withLog runs over one opening of the change log. After a failed write or
 // fsync only what a new opening reads back can be believed.
 func (p *Pipeline) withLog(ctx context.Context) (err error) {
-	log, err := wal.Open(filepath.Join(p.o.Dir, "log"), wal.Options{SegmentBytes: p.o.ChangeLog.SegmentBytes, Logger: p.o.Logger})
+	log, err := wal.Open(filepath.Join(p.o.Dir, "log"), wal.Options{
+		SegmentBytes: p.o.ChangeLog.SegmentBytes, NoSync: p.o.ChangeLog.NoSync, Logger: p.o.Logger,
+	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLog, err)
 	}

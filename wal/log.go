@@ -36,6 +36,11 @@ type Options struct {
 	FS           durable.FS   // nil: the operating system's
 	SegmentBytes int64        // size from which a segment is followed by another at the next boundary; 0: 64 MiB
 	Logger       *slog.Logger // nil: none
+	// NoSync makes Sync hand the records to the operating system and not wait for
+	// the disk, except at the end of a segment and at Close. They outlive the
+	// process, but a power failure may take the last of them, though they counted
+	// as durable.
+	NoSync bool
 }
 
 func (o Options) withDefaults() Options {
@@ -173,27 +178,30 @@ func (l *Log) flush() error {
 
 // Sync returns when every record that was appended before the call is durable.
 // Concurrent calls share one sync of the file. After an error the log has
-// failed.
+// failed. See also Options.NoSync.
 func (l *Log) Sync() error {
 	l.sync.Lock()
 	defer l.sync.Unlock()
-	return l.syncLocked()
+	return l.syncLocked(!l.opts.NoSync)
 }
 
-// syncLocked is Sync for a caller that holds l.sync.
-func (l *Log) syncLocked() error {
+// syncLocked is Sync for a caller that holds l.sync. Without wait it leaves the
+// file to the operating system, and no sync mark will say otherwise.
+func (l *Log) syncLocked(wait bool) error {
 	l.mu.Lock()
 	err := l.flush()
 	s := &l.state
 	file, end, tail := s.file, s.written, s.history.tail.Next-1
 	boundary := s.history.tail.Position.LSN
-	seen := l.current.Load()
+	seen, synced := l.current.Load(), s.synced
 	l.mu.Unlock()
-	if err != nil || file == nil || seen.durable == tail {
+	if err != nil || file == nil || seen.durable == tail && (!wait || synced == end) {
 		return err
 	}
 
-	err = file.Sync()
+	if wait {
+		err = file.Sync()
+	}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -203,7 +211,9 @@ func (l *Log) syncLocked() error {
 	if s.err != nil {
 		return s.err
 	}
-	s.synced = end
+	if wait {
+		s.synced = end
+	}
 	l.publish(func(v *view) { v.durable, v.end, v.boundary = tail, end, boundary })
 	return nil
 }
@@ -218,7 +228,7 @@ func (l *Log) roll() error {
 	}
 	l.sync.Lock()
 	defer l.sync.Unlock()
-	if err := l.syncLocked(); err != nil {
+	if err := l.syncLocked(true); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -417,7 +427,7 @@ func (l *Log) Close() error {
 // seal syncs, and proves it by a last mark, so that after a clean end every
 // byte of the log is known to have been durable.
 func (l *Log) seal() error {
-	if err := l.syncLocked(); err != nil {
+	if err := l.syncLocked(true); err != nil {
 		return err
 	}
 	l.mu.Lock()

@@ -50,6 +50,10 @@ func startPrimary(ctx context.Context, e *environment, cfg config.Primary) (*pri
 		return d, err
 	}
 	d.log.LogAttrs(ctx, slog.LevelInfo, "primary starts", append(cfg.Summary(), limits(d.cfg)...)...)
+	if !cfg.ChangeLog.Fsync {
+		d.log.Warn("the change log is not fsynced: a power failure may take its last records, and replicas move back with the source",
+			"key", "change_log.fsync")
+	}
 	for _, key := range ignored(cfg) {
 		d.log.Warn("setting has no effect in this version", "key", key)
 	}
@@ -253,6 +257,7 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDataba
 		},
 		ChangeLog: primary.ChangeLogOptions{
 			SegmentBytes: int64(c.ChangeLog.SegmentSize), MaxBytes: int64(c.ChangeLog.MaxSize), RetainFor: c.ChangeLog.RetainAge,
+			NoSync: !c.ChangeLog.Fsync,
 		},
 		Replay: openReplay, Only: len(c.Databases) == 1, Clock: d.e.clock, Logger: d.log,
 	})
@@ -284,9 +289,6 @@ func ignored(c config.Primary) (keys []string) {
 	def := config.DefaultPrimary()
 	if c.Stream.MaxAge != def.Stream.MaxAge {
 		keys = append(keys, "stream.max_age")
-	}
-	if c.ChangeLog.Fsync != def.ChangeLog.Fsync {
-		keys = append(keys, "change_log.fsync")
 	}
 	return keys
 }

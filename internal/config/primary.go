@@ -56,7 +56,7 @@ type ChangeLog struct {
 	SegmentSize Size          `mapstructure:"segment_size"`
 	MaxSize     Size          `mapstructure:"max_size"`   // 0: auto, the less of 4GiB and 10 % of free space
 	RetainAge   time.Duration `mapstructure:"retain_age"` // kept at least this long after NATS acknowledged it
-	Fsync       bool          `mapstructure:"fsync"`      // false loses changes at a power failure
+	Fsync       bool          `mapstructure:"fsync"`      // false: a power failure may take the last records
 }
 
 // PrimarySnapshot says when snapshots are made, how, and where they go.

@@ -165,6 +165,31 @@ func TestMemFailedSyncLosesContent(t *testing.T) {
 	}
 }
 
+// A sector is written whole: what was written to it first is there if what came
+// later is.
+func TestMemSectorOfTwoWrites(t *testing.T) {
+	m := NewMem()
+	f, err := m.Open("/f", os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for i, s := range []string{"first", "second"} {
+		if _, err := f.WriteAt([]byte(s), int64(5*i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[string]bool{}
+	for choice := range 1 << 8 {
+		n := 0
+		after := m.Crash(func(int) int { n++; return choice >> (n - 1) & 1 })
+		seen[strings.TrimRight(string(after.Image("/f")), "\x00")] = true
+	}
+	if len(seen) != 3 || !seen[""] || !seen["first"] || !seen["firstsecond"] {
+		t.Errorf("after a crash there is one of %v", seen)
+	}
+}
+
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
 	l, err := LockDir(dir)

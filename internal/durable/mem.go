@@ -233,7 +233,8 @@ func (m *Mem) OpenFiles() int {
 
 // Crash gives the file system as it may be after a power failure now. For each
 // sector and each change of a name that was not synced, pick(2) says whether it
-// is there (1) or not (0); with pick nil none is. m stays as it is.
+// is there (1) or not (0); with pick nil none is. A sector that several writes
+// share is as it was after one of them, for it is written whole. m stays as it is.
 func (m *Mem) Crash(pick func(n int) int) *Mem {
 	if pick == nil {
 		pick = func(int) int { return 0 }
@@ -302,11 +303,13 @@ func (n *memNode) sync() {
 
 func (n *memNode) crash(pick func(int) int) []byte {
 	b := slices.Clone(n.kept)
+	stale := map[int64]bool{} // sectors that went to the disk before a write: without what came later, too
 	for _, w := range n.dirty {
 		if w.data == nil {
 			if pick(2) == 1 {
 				b = w.onto(b)
 			}
+			clear(stale)
 			continue
 		}
 		if pick(2) == 1 { // the size without the content
@@ -314,8 +317,10 @@ func (n *memNode) crash(pick func(int) int) []byte {
 		}
 		for data, at := w.data, w.offset; len(data) > 0; {
 			k := min(int64(len(data)), sector-at%sector)
-			if pick(2) == 1 {
+			if s := at / sector; !stale[s] && pick(2) == 1 {
 				b = memWrite{at, data[:k]}.onto(b)
+			} else {
+				stale[s] = true
 			}
 			data, at = data[k:], at+k
 		}
