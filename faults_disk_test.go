@@ -184,14 +184,15 @@ func TestChangeLogDamaged(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		ends   bool // the primary
+		taken  bool // what is lost is taken back from the stream
 		damage func(p *plant, segments []string)
 	}{
-		{"byte in an old segment", false, func(p *plant, s []string) { p.flip(s[0], middle) }},
-		{"byte in the last segment", true, func(p *plant, s []string) { p.flip(s[len(s)-1], middle) }},
-		{"last segment cut short", false, func(p *plant, s []string) { p.must(os.Truncate(s[len(s)-1], 5000)) }},
-		{"segment deleted", true, func(p *plant, s []string) { p.must(os.Remove(s[1])) }},
-		{"last segment deleted", false, func(p *plant, s []string) { p.must(os.Remove(s[len(s)-1])) }},
-		{"all deleted", true, func(p *plant, s []string) { p.must(os.RemoveAll(p.data)) }},
+		{"byte in an old segment", false, false, func(p *plant, s []string) { p.flip(s[0], middle) }},
+		{"byte in the last segment", true, false, func(p *plant, s []string) { p.flip(s[len(s)-1], middle) }},
+		{"last segment cut short", false, true, func(p *plant, s []string) { p.must(os.Truncate(s[len(s)-1], 5000)) }},
+		{"segment deleted", true, false, func(p *plant, s []string) { p.must(os.Remove(s[1])) }},
+		{"last segment deleted", false, true, func(p *plant, s []string) { p.must(os.Remove(s[len(s)-1])) }},
+		{"all deleted", true, false, func(p *plant, s []string) { p.must(os.RemoveAll(p.data)) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -232,6 +233,9 @@ func TestChangeLogDamaged(t *testing.T) {
 				p.fail("the primary goes on")
 			}
 			p.healed(f)
+			if c.taken && (ended || f.Status().Counters.Reseeds != 0) {
+				p.fail("the primary ended: %t", ended)
+			}
 		})
 	}
 }

@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 var testArrows = map[string][]string{
 	"snapshot":            {"internal/sqlite"},
 	"internal/sqlitefile": {"internal/sqlite"},
+	"primary":             {"stream"},
 	".":                   {"cdc", "internal/sqlite", "internal/sqlitefile", "primary", "replica", "snapshot", "stream", "wal", "web"}, // tests of the whole
 }
 

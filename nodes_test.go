@@ -208,9 +208,10 @@ type nodeStatus struct {
 }
 
 type databaseStatus struct {
-	Name     string `json:"name"`
-	State    string `json:"state"`
-	Error    string `json:"error"`
+	Name     string             `json:"name"`
+	State    string             `json:"state"`
+	Error    string             `json:"error"`
+	Details  map[string]float64 `json:"details"`
 	Replicas []struct {
 		Node  string `json:"node"`
 		State string `json:"state"`

@@ -70,6 +70,7 @@ type captureSetup struct {
 	waits   func(error) // told why the term cannot begin yet
 	doubt   error       // why the term before could not go on from the last position; nil: it could
 	sums    *rowSums    // of the source; they outlive the term
+	terms   *terms      // where the term is noted; nil: nowhere
 }
 
 // newCapture attaches to src and continues the history in log: from the last
@@ -136,6 +137,11 @@ func (c *capture) newTerm(tail cdc.Tail) (*cdc.Encoder, error) {
 	term, err := cdc.NewID(nil)
 	if err != nil {
 		return nil, err
+	}
+	if c.terms != nil {
+		if err := c.terms.begin(term); err != nil {
+			return nil, err
+		}
 	}
 	if tail.Boundary.Lineage == (cdc.ID{}) {
 		if tail.Boundary.Lineage, err = cdc.NewID(nil); err != nil {

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -61,6 +60,7 @@ type Pipeline struct {
 	snapshots *snapshotter
 	audits    audits
 	sums      *rowSums // the capture's
+	terms     *terms   // Run's
 	summer    summer
 	changed   broadcast // whenever a position moves
 
@@ -107,6 +107,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if err := removeDatabase(p.rebuilt()); err != nil { // as large as the database, left by a crash
 		return fmt.Errorf("data directory of %s: %w", p.o.Name, err)
 	}
+	if p.terms, err = openTerms(p.o.Dir, p.o.Node, p.o.Logger); err != nil {
+		return fmt.Errorf("data directory of %s: %w", p.o.Name, err)
+	}
 	for {
 		err := p.withLog(ctx)
 		if ctx.Err() != nil {
@@ -115,8 +118,10 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		if errors.Is(err, ErrFenced) || errors.Is(err, wal.ErrDamaged) || errors.Is(err, cdc.ErrVersion) || errors.Is(err, errUnfit) {
 			return fmt.Errorf("database %s: %w", p.o.Name, err)
 		}
-		p.status.trouble(troubleLog, err)
-		p.o.Logger.Error("change log failed; it is opened again", "err", err)
+		if !errors.Is(err, errBehind) { // which opening it again mends
+			p.status.trouble(troubleLog, err)
+			p.o.Logger.Error("change log failed; it is opened again", "err", err)
+		}
 		if err := sleep(ctx, retryAfter); err != nil {
 			return err
 		}
@@ -126,17 +131,16 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // withLog runs over one opening of the change log. After a failed write or
 // fsync only what a new opening reads back can be believed.
 func (p *Pipeline) withLog(ctx context.Context) (err error) {
-	log, err := wal.Open(filepath.Join(p.o.Dir, "log"), wal.Options{
-		SegmentBytes: p.o.ChangeLog.SegmentBytes, NoSync: p.o.ChangeLog.NoSync, Logger: p.o.Logger,
-	})
+	log, err := p.openLog(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errLog, err)
+		return err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	p.status.durable(log)
 	ship := &shipper{
 		stream: p.o.Stream, log: log, logger: p.o.Logger, makeRoom: p.snapshots.makeRoom,
 		trouble: func(err error) { p.status.trouble(troubleShip, err) }, moved: p.moved, created: p.snapshots.forget,
+		recovery: p.recovery(),
 	}
 	p.ship.Store(ship)
 	g, ctx := errgroup.WithContext(ctx)
@@ -202,7 +206,7 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	defer end(nil)
 	c, err := newCapture(ctx, src, log, captureSetup{
 		dir: p.o.Dir, options: p.o.Capture, clock: p.o.Clock, logger: p.o.Logger,
-		rebuild: p.rebuilder(log), waits: p.waits, doubt: *doubt, sums: p.sums,
+		rebuild: p.rebuilder(log), waits: p.waits, doubt: *doubt, sums: p.sums, terms: p.terms,
 	})
 	if err != nil {
 		return err

@@ -70,6 +70,8 @@ type shipper struct {
 	trouble func(error)
 	moved   func() // published has changed
 	created func() // a stream was made: what else NATS held may be gone, too
+
+	recovery *recovery // tells what this node wrote and lost; nil: all that is unknown is foreign
 }
 
 // Run ships until ctx ends or the change log fails or the primary is fenced.
@@ -82,6 +84,8 @@ func (s *shipper) Run(ctx context.Context) error {
 			return ctx.Err()
 		case errors.Is(err, ErrFenced):
 			s.trouble(err)
+			return err
+		case errors.Is(err, errBehind):
 			return err
 		case errors.Is(err, wal.ErrFailed), errors.Is(err, wal.ErrDamaged):
 			return fmt.Errorf("%w: %w", errLog, err)
@@ -131,7 +135,7 @@ func (s *shipper) awaitFirst(ctx context.Context) error {
 	if s.log.First() != 0 {
 		return nil
 	}
-	r, err := s.log.Reader(1)
+	r, err := s.log.Reader(s.log.Last() + 1)
 	if err != nil {
 		return err
 	}
@@ -149,7 +153,7 @@ func (s *shipper) reconcile(ctx context.Context) (cdc.LSN, error) {
 	first := s.log.First()
 	if first == 0 { // nothing captured yet, so nothing to compare with either
 		if state.Exists && state.Last > 0 {
-			return 0, s.foreign(state, "this data directory has no change log")
+			return 0, s.foreign(ctx, state, "this data directory has no change log")
 		}
 		return 0, nil
 	}
@@ -165,7 +169,7 @@ func (s *shipper) reconcile(ctx context.Context) (cdc.LSN, error) {
 	case state.Last == 0 && first == 1:
 		return 0, nil
 	case state.Last > s.log.Last():
-		return 0, s.foreign(state, fmt.Sprintf("the change log here ends at %d", s.log.Last()))
+		return 0, s.foreign(ctx, state, fmt.Sprintf("the change log here ends at %d", s.log.Last()))
 	case state.Last < first:
 		return s.forward(ctx, state, first)
 	case state.Messages == 0: // purged by us: nothing foreign was ever above our log
@@ -188,7 +192,7 @@ func (s *shipper) same(ctx context.Context, state StreamState) error {
 		return err
 	}
 	if !bytes.Equal(ours, theirs) {
-		return s.foreign(state, "its last record differs from the one in the change log here")
+		return s.foreign(ctx, state, "its last record differs from the one in the change log here")
 	}
 	return nil
 }
@@ -205,7 +209,7 @@ func (s *shipper) forward(ctx context.Context, state StreamState, first cdc.LSN)
 		}
 		ours := s.log.Tail().Position
 		if theirs == nil || theirs.Boundary.Lineage != ours.Lineage || theirs.Epoch > ours.Epoch {
-			return 0, s.foreign(state, "its records are not of the history in the change log here")
+			return 0, s.foreign(ctx, state, "its records are not of the history in the change log here")
 		}
 	}
 	if state.Last+1 == first {
@@ -238,7 +242,18 @@ func (s *shipper) lastBoundary(ctx context.Context, state StreamState) (*cdc.Rec
 	return nil, nil
 }
 
-func (s *shipper) foreign(state StreamState, why string) error {
+// foreign is the error for a stream that does not end as the change log has it:
+// errBehind where this node wrote it all, else a fence.
+func (s *shipper) foreign(ctx context.Context, state StreamState, why string) error {
+	if s.recovery != nil {
+		lost, err := s.recovery.find(ctx, s.log, state)
+		if err != nil {
+			return err
+		}
+		if lost != nil {
+			return errBehind
+		}
+	}
 	return fmt.Errorf("%w: it ends at record %d and %s; if the other primary is gone for good, delete the stream with "+
 		"`nats stream rm%s`, otherwise stop this one", ErrFenced, state.Last, why, named(s.stream))
 }

@@ -4,7 +4,7 @@
 //
 // It stores and returns the bytes of records, checks that each one follows the
 // one before, and never looks at the operations in them. It never deletes a
-// record unless Trim or CutTail is called, and never repairs anything but the
+// record unless Trim, CutTail or Cut is called, and never repairs anything but the
 // torn end of a write that no Sync had confirmed. FORMAT.md is the byte map.
 //
 // # Why nothing is lost

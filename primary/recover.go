@@ -1,0 +1,322 @@
+package primary
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"sort"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/wal"
+)
+
+// errBehind means that the stream holds records that this node wrote and its
+// change log has lost. They are taken back when the log is opened again.
+var errBehind = errors.New("the change log has lost records that the stream still has")
+
+// A recovery takes back from the stream what the change log has lost: its tail,
+// or all of it. Records are ours if every one of them is of a term that this
+// node began; one that is not makes the whole of them foreign.
+//
+// It runs before a term begins, since the first record of a term takes the
+// number of a lost one. Where NATS did not answer then, the shipper finds out
+// later (errBehind), and what was captured meanwhile gives way: no record of it
+// was published, and the resync that follows finds its effect in the source.
+type recovery struct {
+	stream    Stream
+	snapshots snapshot.Store
+	terms     *terms
+	logger    *slog.Logger
+}
+
+// A loss is what the change log lacks of the stream's records.
+type loss struct {
+	keep cdc.LSN  // records of the change log up to here are the stream's
+	last cdc.LSN  // up to here the stream goes on, with records of ours
+	base cdc.Tail // to go on from where keep is 0 and the stream does not begin at 1
+	cut  bool     // the change log goes on after keep, otherwise than the stream
+}
+
+// find compares log with the stream. It gives nil when nothing is lost, or when
+// the stream holds something foreign: that is for the shipper to say.
+func (r *recovery) find(ctx context.Context, log *wal.Log, state StreamState) (*loss, error) {
+	if !state.Exists || state.Messages == 0 || state.Last < log.First() {
+		return nil, nil
+	}
+	agree, err := r.agree(ctx, log, state)
+	if err != nil || agree >= state.Last {
+		return nil, err
+	}
+	l := &loss{keep: agree, last: state.Last, cut: log.First() != 0 && log.Last() > agree}
+	from := agree + 1
+	if agree == 0 && state.First > 1 { // nothing to continue: begin where the stream does
+		if l.base, err = r.base(ctx, state); err != nil || l.base.Next == 0 {
+			return nil, err
+		}
+		from = l.base.Next
+		if !r.terms.has(l.base.Boundary.Term) {
+			return nil, nil
+		}
+	}
+	ours, err := r.ours(ctx, log.Tail(), from, state.Last)
+	if err != nil || !ours {
+		return nil, err
+	}
+	return l, nil
+}
+
+// agree is the last record that the change log and the stream have in common, 0
+// if there is none. A history that agrees in one record agrees in all before it.
+func (r *recovery) agree(ctx context.Context, log *wal.Log, state StreamState) (cdc.LSN, error) {
+	first, last := log.First(), log.Durable()
+	if first == 0 || last+1 < state.First || state.Last < first {
+		return 0, nil
+	}
+	if last+1 == state.First { // whether one continues the other, Append will see
+		return last, nil
+	}
+	low, high := max(first, state.First), min(last, state.Last)
+	var failed error
+	same := func(lsn cdc.LSN) bool {
+		ours, err := log.Record(lsn)
+		if err == nil {
+			var theirs []byte
+			if theirs, err = r.stream.Get(ctx, lsn); err == nil {
+				return bytes.Equal(ours, theirs)
+			}
+		}
+		failed = err
+		return false
+	}
+	if same(high) { // as ever
+		return high, nil
+	}
+	n := sort.Search(int(high-low), func(i int) bool { return failed != nil || !same(low+cdc.LSN(i)) })
+	switch {
+	case failed != nil:
+		return 0, failed
+	case n == 0:
+		return 0, nil
+	}
+	return low + cdc.LSN(n) - 1, nil
+}
+
+// ours reports whether every record from one LSN to another is of a term that
+// began here. Parts are of the term of the boundary before them: another primary
+// begins with an epoch record.
+func (r *recovery) ours(ctx context.Context, tail cdc.Tail, from, to cdc.LSN) (bool, error) {
+	own := r.terms.has(tail.Boundary.Term)
+	var epoch cdc.Epoch // of the last boundary seen
+	for lsn := from; lsn <= to; lsn++ {
+		rec, err := r.record(ctx, lsn)
+		if err != nil || rec == nil {
+			return false, err
+		}
+		switch {
+		case rec.Boundary != nil && !r.terms.has(rec.Boundary.Term):
+			return false, nil
+		case rec.Boundary != nil:
+			epoch, own = rec.Epoch, true
+		case epoch != 0 && rec.Epoch != epoch:
+			return false, nil
+		}
+	}
+	return own, nil
+}
+
+// record reads one record of the stream; nil is one that nobody of us wrote.
+func (r *recovery) record(ctx context.Context, lsn cdc.LSN) (*cdc.Record, error) {
+	b, err := r.stream.Get(ctx, lsn)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	rec, err := cdc.DecodeBoundary(b)
+	if err != nil || rec.LSN != lsn {
+		return nil, nil
+	}
+	return &rec, nil
+}
+
+// base is the end of a history that a change log without a record can go on
+// from: the first boundary in the stream. Its hash is in the boundary after it
+// or, as the stream begins where a snapshot is, in that. A zero base means that
+// neither is there.
+func (r *recovery) base(ctx context.Context, state StreamState) (cdc.Tail, error) {
+	var t cdc.Tail
+	for lsn := state.First; lsn <= state.Last; lsn++ {
+		rec, err := r.record(ctx, lsn)
+		if err != nil || rec == nil {
+			return cdc.Tail{}, err
+		}
+		switch {
+		case rec.Boundary == nil:
+		case t.Next == 0:
+			t.Position = cdc.Position{Lineage: rec.Boundary.Lineage, Epoch: rec.Epoch, LSN: lsn}
+			t.Boundary, t.Next = *rec.Boundary, lsn+1
+		case rec.Kind == cdc.Break: // it does not say what was before
+			lsn = state.Last
+		default:
+			return withHash(t, rec.Boundary.Prev), nil
+		}
+	}
+	list, err := snapshot.List(ctx, r.snapshots)
+	if err != nil && list == nil {
+		return cdc.Tail{}, err
+	}
+	for _, m := range list {
+		if p := m.Position; t.Next != 0 && p.LSN == t.Position.LSN && p.Lineage == t.Position.Lineage && p.Epoch == t.Position.Epoch {
+			return withHash(t, p.Hash), nil
+		}
+	}
+	return cdc.Tail{}, nil
+}
+
+func withHash(t cdc.Tail, h cdc.Hash) cdc.Tail {
+	t.Position.Hash, t.Chain = h, cdc.ChainAt(h)
+	return t
+}
+
+// take appends what l says is lost. It is durable when take returns.
+func (r *recovery) take(ctx context.Context, log *wal.Log, l *loss) error {
+	if l.base.Next != 0 {
+		if err := log.Adopt(l.base); err != nil {
+			return err
+		}
+	}
+	for lsn := log.Last() + 1; lsn <= l.last; lsn++ {
+		b, err := r.stream.Get(ctx, lsn)
+		if err != nil {
+			return err
+		}
+		rec, err := cdc.DecodeBoundary(b)
+		if err != nil {
+			return err
+		}
+		if err := log.Append(b, rec.Head, rec.Boundary); err != nil {
+			return err
+		}
+	}
+	return log.Sync()
+}
+
+// disown deletes the snapshots of what was captured above keep and gives way:
+// their LSNs are those of other records now. One that the stream's history has,
+// too, is told by its hash.
+func (r *recovery) disown(ctx context.Context, l *loss) error {
+	list, err := snapshot.List(ctx, r.snapshots)
+	if err != nil && list == nil {
+		return err
+	}
+	real := map[cdc.LSN]cdc.Hash{}
+	for _, m := range list {
+		if at := m.Position.LSN; at > l.keep && at <= l.last {
+			if real[at], err = r.hash(ctx, at); err != nil {
+				return err
+			}
+		}
+	}
+	if l.base.Next != 0 { // the parts before it are gone
+		real[l.base.Position.LSN] = l.base.Position.Hash
+	}
+	stale := func(m snapshot.Manifest) bool {
+		return m.Position.LSN > l.keep && real[m.Position.LSN] != m.Position.Hash
+	}
+	_, _, err = snapshot.Retain(ctx, r.snapshots, snapshot.Retention{Keep: len(list) + 1, Drop: stale})
+	return err
+}
+
+// hash is the chain hash at a boundary record of the stream, which covers the
+// parts before it; zero at what is no boundary or not there any more.
+func (r *recovery) hash(ctx context.Context, at cdc.LSN) (cdc.Hash, error) {
+	first := at
+	for first > 1 {
+		rec, err := r.record(ctx, first-1)
+		if err != nil {
+			return cdc.Hash{}, err
+		}
+		if rec == nil || rec.Boundary != nil {
+			break
+		}
+		first--
+	}
+	var c cdc.Chain
+	var hash cdc.Hash
+	for lsn := first; lsn <= at; lsn++ {
+		b, err := r.stream.Get(ctx, lsn)
+		if errors.Is(err, fs.ErrNotExist) {
+			return cdc.Hash{}, nil
+		}
+		if err != nil {
+			return cdc.Hash{}, err
+		}
+		h, err := cdc.Check(b)
+		if err != nil {
+			return cdc.Hash{}, err
+		}
+		hash = c.Add(b, h.Kind)
+	}
+	return hash, nil
+}
+
+// openLog opens the change log and takes back what only the stream still has of
+// it. Where the stream cannot be asked, the shipper will: the application's
+// changes do not wait for NATS.
+func (p *Pipeline) openLog(ctx context.Context) (log *wal.Log, err error) {
+	dir := filepath.Join(p.o.Dir, "log")
+	o := wal.Options{SegmentBytes: p.o.ChangeLog.SegmentBytes, NoSync: p.o.ChangeLog.NoSync, Logger: p.o.Logger}
+	if log, err = wal.Open(dir, o); err != nil {
+		return nil, fmt.Errorf("%w: %w", errLog, err)
+	}
+	defer func() {
+		if err != nil && log != nil {
+			err = errors.Join(err, log.Close())
+			log = nil
+		}
+	}()
+	r := p.recovery()
+	state, err := p.o.Stream.State(ctx)
+	if err != nil {
+		return log, nil // the shipper says why
+	}
+	lost, err := r.find(ctx, log, state)
+	if err != nil || lost == nil {
+		if err != nil {
+			p.o.Logger.Warn("the change log could not be compared with the stream yet", "err", err)
+		}
+		return log, nil
+	}
+	p.o.Logger.Warn("the change log has lost its last records; they are taken back from the stream",
+		"lsn", log.Last(), "agrees_to", lost.keep, "stream_last", lost.last)
+	if lost.cut {
+		if err := r.disown(ctx, lost); err != nil {
+			return log, err
+		}
+		err := log.Close()
+		log = nil
+		if err == nil {
+			err = wal.Cut(dir, lost.keep, o)
+		}
+		if err == nil {
+			log, err = wal.Open(dir, o)
+		}
+		if err != nil {
+			return log, fmt.Errorf("%w: %w", errLog, err)
+		}
+	}
+	if err := r.take(ctx, log, lost); err != nil {
+		return log, fmt.Errorf("take records back from the stream: %w", err)
+	}
+	return log, nil
+}
+
+func (p *Pipeline) recovery() *recovery {
+	return &recovery{stream: p.o.Stream, snapshots: p.o.Snapshots, terms: p.terms, logger: p.o.Logger}
+}
