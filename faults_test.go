@@ -156,6 +156,7 @@ func (p *plant) startPrimary() {
 // beat does what a daemon does beside the pipeline.
 func (p *plant) beat(ctx context.Context, l *primary.Pipeline, conn *stream.Conn) {
 	p.must(conn.OnReports(ctx, "app", func(r stream.Report) {
+		l.Heard(r.Node, r.Seen)
 		if r.State == string(replica.Waiting) {
 			l.WantSnapshot()
 		}
@@ -166,7 +167,7 @@ func (p *plant) beat(ctx context.Context, l *primary.Pipeline, conn *stream.Conn
 		for {
 			s := l.Status()
 			at := s.Position
-			at.LSN = s.LSN.Published
+			at.LSN, at.Epoch = s.LSN.Published, s.LSN.Epoch
 			_ = conn.SendHeartbeat("app", stream.Heartbeat{ // while NATS is away nobody hears it
 				Position: at, Published: at.LSN, SentAt: p.clock.now(),
 				Totals: stream.Totals{Transactions: s.Totals.Transactions, Bytes: s.Totals.Bytes},
@@ -225,7 +226,11 @@ func (f *follower) start() {
 
 // Report implements replica.Reports.
 func (f *follower) Report(s replica.Status) {
-	_ = f.conn.SendReport(stream.Report{Node: f.name, DB: "app", State: string(s.State), Applied: s.Applied.Position}) // the next one comes
+	seen := s.Applied.Position
+	if at := s.Source.Position; at.Epoch > seen.Epoch {
+		seen = at
+	}
+	_ = f.conn.SendReport(stream.Report{Node: f.name, DB: "app", State: string(s.State), Applied: s.Applied.Position, Seen: seen}) // the next one comes
 }
 
 func (f *follower) stop() {

@@ -62,7 +62,9 @@ type Pipeline struct {
 	sums      *rowSums // the capture's
 	terms     *terms   // Run's
 	summer    summer
-	changed   broadcast // whenever a position moves
+	changed   broadcast     // whenever a position moves
+	gaveWay   atomic.Uint64 // times that captured records gave way to the stream's
+	fences    chan error    // has room for one: why this primary must stop
 
 	captured, shipped atomic.Bool // ever
 }
@@ -78,7 +80,7 @@ func New(o Options) (*Pipeline, error) {
 	if o.Name == "" || o.Path == "" || o.Dir == "" || o.Stream == nil || o.Snapshots == nil || o.Sources == nil || o.Clock == nil || o.Logger == nil {
 		return nil, errors.New("primary: incomplete options")
 	}
-	p := &Pipeline{o: o, calls: make(chan call), watch: o.Sources.watches.add}
+	p := &Pipeline{o: o, calls: make(chan call), fences: make(chan error, 1), watch: o.Sources.watches.add}
 	p.o.Logger = o.Logger.With("db", o.Name)
 	p.status.init(o.Clock)
 	p.snapshots = newSnapshotter(p)
@@ -148,7 +150,20 @@ func (p *Pipeline) withLog(ctx context.Context) (err error) {
 	g.Go(func() error { return ship.Run(ctx) })
 	g.Go(func() error { return p.snapshots.Run(ctx, log) })
 	g.Go(func() error { return p.summer.Run(ctx, p.sums.wanted) })
-	return g.Wait()
+	g.Go(func() error {
+		select {
+		case err := <-p.fences:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	err = g.Wait()
+	if errors.Is(err, ErrFenced) {
+		p.status.trouble(troubleShip, err)
+		p.o.Logger.Error("fenced: nothing more is published", "err", err)
+	}
+	return err
 }
 
 // capture runs one term after another until the change log fails or ctx ends.
@@ -353,6 +368,17 @@ func (p *Pipeline) ask(ctx context.Context, do func(*capture) error) error {
 // call: captured, durable and published. Writers that never stop do not delay
 // it: it waits for what was committed at the call only.
 func (p *Pipeline) Sync(ctx context.Context) (cdc.Position, error) {
+	for {
+		gaveWay := p.gaveWay.Load()
+		at, err := p.sync(ctx, func() bool { return p.gaveWay.Load() != gaveWay })
+		if err != nil || p.gaveWay.Load() == gaveWay {
+			return at, err
+		}
+	}
+}
+
+// sync is Sync, until stop says that what is captured gave way to something else.
+func (p *Pipeline) sync(ctx context.Context, stop func() bool) (cdc.Position, error) {
 	at, err := p.reach(ctx)
 	for errors.Is(err, errReplaced) { // the next term opens what is there now
 		at, err = p.reach(ctx)
@@ -361,7 +387,7 @@ func (p *Pipeline) Sync(ctx context.Context) (cdc.Position, error) {
 		s := p.Status()
 		return cdc.Position{}, fmt.Errorf("sync %s: %w; the database is %s: %s", p.o.Name, err, s.State, s.Error)
 	}
-	err = p.changed.wait(ctx, func() bool { return p.published() >= at.LSN })
+	err = p.changed.wait(ctx, func() bool { return p.published() >= at.LSN || stop() })
 	if err != nil {
 		return at, fmt.Errorf("sync %s: captured up to %d, published up to %d: %w", p.o.Name, at.LSN, p.published(), err)
 	}

@@ -299,6 +299,8 @@ func (p *Pipeline) openLog(ctx context.Context) (log *wal.Log, err error) {
 		if err := r.disown(ctx, lost); err != nil {
 			return log, err
 		}
+		p.gaveWay.Add(1)
+		defer p.changed.notify()
 		err := log.Close()
 		log = nil
 		if err == nil {

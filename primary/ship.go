@@ -63,6 +63,7 @@ type shipper struct {
 	logger *slog.Logger
 
 	published atomic.Uint64
+	epoch     publishedEpoch // at published
 	// makeRoom is called when the stream is full. It returns after it has
 	// trimmed what can be trimmed.
 	makeRoom func(ctx context.Context) error
@@ -109,8 +110,12 @@ func (s *shipper) once(ctx context.Context) error {
 	if err := s.awaitFirst(ctx); err != nil {
 		return err
 	}
+	s.epoch.set(0)
 	after, err := s.reconcile(ctx)
 	if err != nil {
+		return err
+	}
+	if err := s.readEpoch(after); err != nil {
 		return err
 	}
 	s.published.Store(uint64(after))
@@ -123,11 +128,32 @@ func (s *shipper) once(ctx context.Context) error {
 	s.trouble(nil)
 	return s.stream.Publish(ctx, after, func(ctx context.Context) ([]byte, cdc.LSN, error) {
 		rec, h, err := r.Next(ctx)
+		if err == nil {
+			s.epoch.sent(h)
+		}
 		return rec, h.LSN, err
 	}, func(lsn cdc.LSN) {
+		s.epoch.acked(lsn)
 		s.published.Store(uint64(lsn))
 		s.moved()
 	})
+}
+
+// readEpoch notes the epoch of the stream's last record, if the change log has it.
+func (s *shipper) readEpoch(last cdc.LSN) error {
+	if first := s.log.First(); first == 0 || last < first {
+		return nil
+	}
+	b, err := s.log.Record(last)
+	if errors.Is(err, wal.ErrTrimmed) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h, err := cdc.ParseHead(b)
+	s.epoch.set(h.Epoch)
+	return err
 }
 
 // awaitFirst waits until the change log holds a record.

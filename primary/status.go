@@ -47,6 +47,9 @@ type LSNs struct {
 	Captured  cdc.LSN `json:"captured"`
 	Durable   cdc.LSN `json:"durable"`
 	Published cdc.LSN `json:"published"`
+	// Epoch is that of the last record published, 0 while it is not known. The
+	// epoch of Position may never be published, as another primary may be first.
+	Epoch cdc.Epoch `json:"published_epoch"`
 }
 
 // A SnapshotStatus describes the snapshots of a database.
@@ -181,6 +184,9 @@ func (b *statusBoard) word(needSnapshot bool) (string, error) {
 // Status is a copy of the present state.
 func (p *Pipeline) Status() Status {
 	s := Status{Name: p.o.Name, Path: p.o.Path, LSN: LSNs{Published: p.published()}}
+	if ship := p.ship.Load(); ship != nil {
+		s.LSN.Epoch = ship.epoch.get()
+	}
 	need := p.snapshots.status(&s.Snapshot)
 	b := &p.status
 	b.mu.Lock()

@@ -49,6 +49,7 @@ func (d *sourceDatabase) beat(ctx context.Context, conn *stream.Conn, node strin
 // heard takes the report of a replica.
 func (d *sourceDatabase) heard(r stream.Report) {
 	d.fleet.add(r)
+	d.pipeline.Heard(r.Node, r.Seen)
 	if r.State == string(replica.Waiting) {
 		d.pipeline.WantSnapshot()
 	}
@@ -57,7 +58,7 @@ func (d *sourceDatabase) heard(r stream.Report) {
 // heartbeat names the last boundary that is published. Its totals are of what
 // is captured, so that a replica counts as behind what it cannot have yet.
 func heartbeat(s primary.Status, node string, now time.Time) stream.Heartbeat {
-	at := cdc.Position{Lineage: s.Position.Lineage, Epoch: s.Position.Epoch, LSN: s.LSN.Published}
+	at := cdc.Position{Lineage: s.Position.Lineage, Epoch: s.LSN.Epoch, LSN: s.LSN.Published}
 	if s.Position.LSN == s.LSN.Published {
 		at.Hash = s.Position.Hash // of any other boundary it is not known here
 	}
