@@ -18,9 +18,11 @@ const (
 // A demand is what makes a snapshot due although the source has not grown: the
 // stream does not lead on from the newest one, or a replica has no use for it.
 type demand struct {
-	first cdc.LSN       // of the stream; 0: not known
-	asked time.Time     // when a replica was last heard to wait
-	pause time.Duration // that the newest snapshot must be old; doubled by each that did not help
+	first  cdc.LSN       // of the stream; 0: not known
+	bytes  uint64        // of the stream
+	oldest time.Time     // when its first record was stored
+	asked  time.Time     // when a replica was last heard to wait
+	pause  time.Duration // that the newest snapshot must be old; doubled by each that did not help
 }
 
 // WantSnapshot tells that a replica waits for a snapshot although there may be

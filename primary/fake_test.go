@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/snapshot"
@@ -27,6 +28,7 @@ type fakeStream struct {
 	limit   int   // bytes; 0: none
 	down    error // what every call answers
 	wrote   broadcast
+	began   time.Time // when the first record was stored
 }
 
 func newFakeStream() *fakeStream { return &fakeStream{records: map[cdc.LSN][]byte{}} }
@@ -41,7 +43,7 @@ func (s *fakeStream) size() (n int) {
 func (s *fakeStream) State(context.Context) (StreamState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := StreamState{Exists: s.exists, First: s.first, Last: s.last, Messages: uint64(len(s.records)), Bytes: uint64(s.size()), MaxBytes: int64(s.limit)}
+	st := StreamState{Exists: s.exists, First: s.first, Last: s.last, Messages: uint64(len(s.records)), Bytes: uint64(s.size()), MaxBytes: int64(s.limit), FirstTime: s.began}
 	if len(s.records) == 0 {
 		st.First = s.last + 1
 	}

@@ -24,7 +24,8 @@ type StreamState struct {
 	First, Last cdc.LSN // First is Last+1 when it is empty
 	Messages    uint64
 	Bytes       uint64
-	MaxBytes    int64 // 0: no bound
+	MaxBytes    int64     // 0: no bound
+	FirstTime   time.Time // when the oldest record was stored; zero: not known
 }
 
 // A Stream carries the records of one database; the sequence of a message is

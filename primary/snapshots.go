@@ -22,6 +22,8 @@ var errSnapshotSpace = errors.New("the SQLite WAL grew past half of max_sqlite_w
 type SnapshotOptions struct {
 	Interval   time.Duration // age at which a new one is made, if anything changed
 	AfterBytes int64         // bytes of operations after which a new one is made
+	StreamAge  time.Duration // age at which records leave the stream; snapshots are made often enough for it; 0: no bound
+	MaxHeld    int64         // bytes of snapshots, and of the stream, up to which replicas that still need them hold them
 	Keep       int
 	ChunkBytes int
 	Codec      snapshot.Codec
@@ -58,10 +60,13 @@ type snapshotter struct {
 	percent   snapshot.Progress
 	demand    demand
 	readBack  reverifier
+	needs     needs
+	held      bool      // the last trim left what a replica holds; Run's own
+	trimmed   time.Time // when that was
 }
 
 func newSnapshotter(p *Pipeline) *snapshotter {
-	return &snapshotter{p: p, requests: make(chan chan error), wake: make(chan struct{}, 1), acked: ackHistory{keep: p.o.ChangeLog.RetainFor}, readBack: reverifier{p: p}}
+	return &snapshotter{needs: needs{most: p.o.Snapshot.MaxHeld}, p: p, requests: make(chan chan error), wake: make(chan struct{}, 1), acked: ackHistory{keep: p.o.ChangeLog.RetainFor}, readBack: reverifier{p: p}}
 }
 
 // Run makes a snapshot whenever one is due or asked for, and trims.
@@ -244,7 +249,7 @@ func (s *snapshotter) due(log *wal.Log) bool {
 	case grown == 0:
 		return false
 	}
-	return int64(grown) >= o.AfterBytes || ageOf(s.newest, now) >= o.Interval
+	return int64(grown) >= o.AfterBytes || ageOf(s.newest, now) >= o.interval()
 }
 
 // ageOf is how long ago a snapshot was made. One that is still to come was made
@@ -254,6 +259,15 @@ func ageOf(m snapshot.Manifest, now time.Time) time.Duration {
 		return math.MaxInt64
 	}
 	return now.Sub(m.CreatedAt)
+}
+
+// interval is the age at which a snapshot is followed by the next one. The stream
+// is trimmed below the oldest that is kept.
+func (o SnapshotOptions) interval() time.Duration {
+	if o.StreamAge > 0 {
+		return min(o.Interval, o.StreamAge/time.Duration(max(o.Keep, 1)))
+	}
+	return o.Interval
 }
 
 // lookAtStream notes where the stream begins, and whether it is four fifths
@@ -270,6 +284,7 @@ func (s *snapshotter) lookAtStream(ctx context.Context) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.demand.bytes, s.demand.oldest = state.Bytes, state.FirstTime
 	s.crowded = state.MaxBytes > 0 && state.Bytes > uint64(state.MaxBytes)/5*4
 	if s.demand.first = 0; state.Exists {
 		s.demand.first = state.First
@@ -401,14 +416,19 @@ func (s *snapshotter) resting() error {
 // trim deletes, once after each new snapshot, old snapshots and then what no
 // kept snapshot needs of the stream. What fails is tried again at the next tick.
 func (s *snapshotter) trim(ctx context.Context) {
+	now := s.p.o.Clock()
+	if !s.untrimmed && s.held && now.Sub(s.trimmed) >= holdLook {
+		s.untrimmed = true
+	}
 	if !s.untrimmed || s.p.published() == 0 { // until then another primary may own stream and snapshots
 		return
 	}
 	s.mu.Lock()
 	lineage, newest := s.newest.Position.Lineage, s.newest.ID
 	s.mu.Unlock()
+	s.held, s.trimmed = false, now
 	_, oldest, err := snapshot.Retain(ctx, s.p.o.Snapshots, snapshot.Retention{
-		Keep: s.p.o.Snapshot.Keep,
+		Keep: s.p.o.Snapshot.Keep, Hold: s.needs.snapshots(now, lineage, &s.held),
 		Drop: func(m snapshot.Manifest) bool {
 			return m.Position.Lineage != lineage || m.ID != newest && s.readBack.isDamaged(m.ID)
 		},
@@ -422,14 +442,20 @@ func (s *snapshotter) trim(ctx context.Context) {
 	}
 }
 
-// purge trims the stream below the oldest snapshot, or, where it is nearly full,
-// below the newest.
+// purge trims the stream below the oldest snapshot and what replicas hold within
+// the bounds or, where it is nearly full, below the newest.
 func (s *snapshotter) purge(ctx context.Context, oldest cdc.LSN) error {
 	s.mu.Lock()
 	s.oldest = oldest
 	keep := oldest
-	if s.crowded {
+	now, o := s.p.o.Clock(), s.p.o.Snapshot
+	old := o.StreamAge > 0 && !s.demand.oldest.IsZero() && now.Sub(s.demand.oldest) > o.StreamAge
+	switch {
+	case s.crowded:
 		keep, s.crowded = s.newest.Position.LSN, false
+	case !old && s.demand.bytes <= uint64(o.MaxHeld):
+		keep = s.needs.lowest(now, oldest)
+		s.held = s.held || keep < oldest
 	}
 	s.mu.Unlock()
 	published := s.p.published()

@@ -29,6 +29,7 @@ type Report struct {
 	Applied   cdc.Position `json:"applied"`
 	Totals    Totals       `json:"totals"` // at Applied
 	Seen      cdc.Position `json:"seen"`   // the greatest epoch and LSN it ever saw: a primary below it is fenced
+	Needs     cdc.LSN      `json:"needs"`  // the stream must keep what follows it, and the snapshot there while that is restored
 	Lag       Lag          `json:"lag"`
 	Since     time.Time    `json:"since,omitzero"` // when the path died; the lag is unknown since
 	Error     string       `json:"error,omitempty"`

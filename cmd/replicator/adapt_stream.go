@@ -36,6 +36,7 @@ func (s *published) State(ctx context.Context) (primary.StreamState, error) {
 	return primary.StreamState{
 		Exists: info.Exists, First: info.First, Last: info.Last,
 		Messages: info.Messages, Bytes: info.Bytes, MaxBytes: info.MaxBytes,
+		FirstTime: info.FirstTime,
 	}, nil
 }
 

@@ -54,9 +54,6 @@ func startPrimary(ctx context.Context, e *environment, cfg config.Primary) (*pri
 		d.log.Warn("the change log is not fsynced: a power failure may take its last records, and replicas move back with the source",
 			"key", "change_log.fsync")
 	}
-	for _, key := range ignored(cfg) {
-		d.log.Warn("setting has no effect in this version", "key", key)
-	}
 	if err := d.connect(ctx); err != nil {
 		return d, err
 	}
@@ -99,6 +96,7 @@ func (d *primaryDaemon) autoSizes() error {
 	}
 	c.Capture.MaxSQLiteWAL = autoSQLiteWAL(c.Capture.MaxSQLiteWAL, free)
 	c.ChangeLog.MaxSize = autoChangeLog(c.ChangeLog.MaxSize, free)
+	c.Snapshot.MaxHeld = autoHeld(c.Snapshot.MaxHeld, free)
 	if !c.NATS.IsEmbedded() {
 		return nil
 	}
@@ -253,6 +251,7 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDataba
 		Capture: captureOptions(c.Capture, cfg),
 		Snapshot: primary.SnapshotOptions{
 			Interval: orNever(cfg.SnapshotInterval), AfterBytes: int64(orMost(c.Snapshot.AfterBytes)), Keep: c.Snapshot.Keep,
+			StreamAge: c.Stream.MaxAge, MaxHeld: int64(c.Snapshot.MaxHeld),
 			ChunkBytes: int(c.Snapshot.ChunkSize), Codec: snapshot.Codec(c.Snapshot.Compression),
 		},
 		ChangeLog: primary.ChangeLogOptions{
@@ -281,16 +280,6 @@ func captureOptions(c config.Capture, db config.PrimaryDatabase) primary.Capture
 		RepinFrames: uint32(c.RepinFrames), MaxStall: c.MaxStall,
 		SpillBytes: spillBytes, SyncSource: c.SyncSource, PollInterval: c.PollInterval,
 	}
-}
-
-// ignored are the keys that are set and that no part of the primary looks at
-// yet. None of them loses anything.
-func ignored(c config.Primary) (keys []string) {
-	def := config.DefaultPrimary()
-	if c.Stream.MaxAge != def.Stream.MaxAge {
-		keys = append(keys, "stream.max_age")
-	}
-	return keys
 }
 
 // spillBytes is what a transaction may take in memory before it goes to a

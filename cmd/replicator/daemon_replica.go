@@ -130,7 +130,7 @@ type reports struct {
 // Report implements replica.Reports.
 func (r reports) Report(s replica.Status) {
 	report := stream.Report{
-		Node: r.node, DB: s.Database, State: string(s.State), Applied: s.Applied.Position, Seen: s.Applied.Position,
+		Node: r.node, DB: s.Database, State: string(s.State), Applied: s.Applied.Position, Seen: s.Applied.Position, Needs: s.Needs,
 		Totals: stream.Totals{Transactions: s.Applied.Transactions, Bytes: s.Applied.Bytes},
 		Error:  lastError(s), Version: buildInfo().version, SentAt: r.clock(),
 	}

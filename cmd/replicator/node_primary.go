@@ -50,9 +50,25 @@ func (d *sourceDatabase) beat(ctx context.Context, conn *stream.Conn, node strin
 func (d *sourceDatabase) heard(r stream.Report) {
 	d.fleet.add(r)
 	d.pipeline.Heard(r.Node, r.Seen)
+	d.pipeline.Hold(r.Node, need(r, d.pipeline.Status().Position.Lineage))
 	if r.State == string(replica.Waiting) {
 		d.pipeline.WantSnapshot()
 	}
+}
+
+// need is what a replica needs of the history lineage: nothing, if it follows
+// another one and is not about to leave that, or if only a person can help it.
+func need(r stream.Report, lineage cdc.ID) primary.Need {
+	switch replica.State(r.State) {
+	case replica.Restoring:
+		return primary.Need{After: r.Needs, Restoring: true}
+	case replica.Failed, replica.Diverged:
+		return primary.Need{}
+	}
+	if r.Applied.Lineage != lineage {
+		return primary.Need{}
+	}
+	return primary.Need{After: r.Needs}
 }
 
 // heartbeat names the last boundary that is published. Its totals are of what

@@ -14,6 +14,7 @@ import (
 const (
 	mostSQLiteWAL = 1 * config.GiB
 	mostChangeLog = 4 * config.GiB
+	mostHeld      = 4 * config.GiB
 	mostStream    = 64 * config.GiB
 	leastAuto     = 16 * config.MiB // below it nothing would work
 )
@@ -38,6 +39,11 @@ func autoSQLiteWAL(configured, free config.Size) config.Size {
 // autoChangeLog is configured or the less of 4 GiB and 10 % of what is free.
 func autoChangeLog(configured, free config.Size) config.Size {
 	return auto(configured, free/10, mostChangeLog)
+}
+
+// autoHeld is configured or the less of 4 GiB and 10 % of what is free.
+func autoHeld(configured, free config.Size) config.Size {
+	return auto(configured, free/10, mostHeld)
 }
 
 // autoStream is configured or an equal share of half of what is free: the other

@@ -47,7 +47,7 @@ type EmbeddedServer struct {
 // Stream bounds the JetStream stream of each database.
 type Stream struct {
 	MaxBytes    Size          `mapstructure:"max_bytes"`   // 0: auto
-	MaxAge      time.Duration `mapstructure:"max_age"`     // 0: no limit
+	MaxAge      time.Duration `mapstructure:"max_age"`     // of records that no kept snapshot needs; 0: no limit
 	Compression string        `mapstructure:"compression"` // none or s2
 }
 
@@ -64,6 +64,7 @@ type PrimarySnapshot struct {
 	Interval    time.Duration `mapstructure:"interval"`    // 0: not by time
 	AfterBytes  Size          `mapstructure:"after_bytes"` // of change log since the last one; 0: not by size
 	Keep        int           `mapstructure:"keep"`        // per database
+	MaxHeld     Size          `mapstructure:"max_held"`    // for replicas that still need it, beyond Keep; 0: auto, the less of 4GiB and 10 % of free space
 	ChunkSize   Size          `mapstructure:"chunk_size"`
 	Compression string        `mapstructure:"compression"` // s2, zstd or none
 	Store       string        `mapstructure:"store"`       // StoreNATS or StoreDir

@@ -68,7 +68,7 @@ func (r Replica) check(report *report) {
 func (p Primary) checkLimits(r *report) {
 	const auto = "0 for a limit by free space"
 	atLeast(r, "stream.max_bytes", p.Stream.MaxBytes, 1*MiB, auto)
-	atLeast(r, "stream.max_age", p.Stream.MaxAge, time.Second, "0 for no limit")
+	atLeast(r, "stream.max_age", p.Stream.MaxAge, time.Minute, "0 for no limit")
 	oneOf(r, "stream.compression", p.Stream.Compression, "none", "s2")
 	store := p.NATS.Embedded.MaxStore
 	if p.NATS.IsEmbedded() && store != 0 && p.Stream.MaxBytes > store {
@@ -182,6 +182,7 @@ func (s PrimarySnapshot) check(r *report) {
 		r.add("snapshot.interval", "0 like snapshot.after_bytes: the change log would never shrink; want one of them")
 	}
 	within(r, "snapshot.keep", s.Keep, 1, 1000)
+	atLeast(r, "snapshot.max_held", s.MaxHeld, 1*MiB, "0 for a limit by free space")
 	within(r, "snapshot.chunk_size", s.ChunkSize, 64*KiB, 64*MiB)
 	oneOf(r, "snapshot.compression", s.Compression, "s2", "zstd", "none")
 	oneOf(r, "snapshot.store", s.Store, StoreNATS, StoreDir)
