@@ -60,3 +60,39 @@ func TestReplayedRecordsStay(t *testing.T) {
 		t.Errorf("%d records were replayed, want the 5 after the snapshot", len(k.kept))
 	}
 }
+
+// TestReplayWaitsForNobody: what a term that failed had appended last is replayed,
+// although nobody made it durable, which is what readers wait for.
+func TestReplayWaitsForNobody(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.start()
+	b.awaitSnapshot(b.sync().LSN)
+	b.end()
+	log := openLog(t, b)
+	tail := log.Tail()
+	term, err := cdc.NewID(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := cdc.NewEncoder(tail, tail.Position.Epoch+1, term, log.Append)
+	if err := e.Epoch(cdc.Boundary{Source: tail.Boundary.Source}); err != nil {
+		t.Fatal(err)
+	}
+	if log.Durable() == log.Last() {
+		t.Fatal("the last record is durable already")
+	}
+	k := &keeper{t: t}
+	b.edit = func(o *Options) {
+		o.Replay = func(_ string, m snapshot.Manifest) (Replayer, error) {
+			k.next = m.Position.LSN + 1
+			return k, nil
+		}
+	}
+	p, err := New(b.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.rebuilder(log)(b.ctx, log.Tail().Position); err != nil || len(k.kept) != 1 {
+		t.Errorf("%d records were replayed, %v; want 1", len(k.kept), err)
+	}
+}

@@ -215,6 +215,11 @@ func (p *Pipeline) replay(ctx context.Context, log *wal.Log, path string, m snap
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	if m.Position.LSN < at.LSN {
+		// Readers see what is durable, and the term that wrote the last records may
+		// have ended before it made them so.
+		if err := log.Sync(); err != nil {
+			return err
+		}
 		r, err := log.Reader(m.Position.LSN + 1)
 		if err != nil {
 			return err
