@@ -64,6 +64,9 @@ func TestHold(t *testing.T) {
 func (b *bench) snapshot() cdc.LSN {
 	b.t.Helper()
 	m, err := b.p.Snapshot(b.ctx)
+	if err == nil { // what is not published is not trimmed
+		err = b.p.changed.wait(b.ctx, func() bool { return b.p.published() >= m.Position.LSN })
+	}
 	if err == nil {
 		_, err = b.p.Snapshot(b.ctx) // at the same place, after the trim
 	}
