@@ -99,6 +99,9 @@ func (r *Replica) adopt(ctx context.Context, path string, at Mark) error {
 	if errors.Is(err, sqlite.ErrNoRowidName) {
 		return r.replace(ctx, path, "the columns of a table have taken every name of the rowid, so that no SQL copies its rows")
 	}
+	if errors.Is(err, sqlite.ErrAltered) || sqlite.IsConstraint(err) {
+		return r.replace(ctx, path, "the source has a row that no SQL can write: "+err.Error())
+	}
 	if err != nil {
 		return fmt.Errorf("replica: re-seed: %w", errors.Join(err, r.a.rollback()))
 	}

@@ -51,7 +51,8 @@ type place struct {
 
 // A Divergence is a change that did not change exactly one row, or a table whose
 // row-set hash is not what it should be: the file is not the database that the
-// change was made for. It wraps sqlite.ErrDiverged, a constraint error or ErrRowSum.
+// change was made for. It wraps sqlite.ErrDiverged, sqlite.ErrAltered, a
+// constraint error or ErrRowSum.
 type Divergence struct {
 	LSN   cdc.LSN
 	Table string
@@ -318,7 +319,8 @@ func (w *writer) fault(err error, at place) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, sqlite.ErrDiverged) || errors.Is(err, sqlite.ErrRecord) || w.pass == arrival && sqlite.IsConstraint(err) {
+	if errors.Is(err, sqlite.ErrDiverged) || errors.Is(err, sqlite.ErrRecord) || errors.Is(err, sqlite.ErrAltered) ||
+		w.pass == arrival && sqlite.IsConstraint(err) {
 		return &Divergence{LSN: at.lsn, Table: at.table, err: err}
 	}
 	return fmt.Errorf("replica: record %d, table %q: %w", at.lsn, at.table, err)

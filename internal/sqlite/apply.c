@@ -13,10 +13,11 @@ rq_target *rq_target_new(int encoding, int fields, int key) {
   t->key = key;
   t->words = fields / 64 + 1;
   t->bindable = calloc(t->words, sizeof *t->bindable);
+  t->makes = calloc(fields + 1, sizeof *t->makes);
   t->bits = calloc(t->words, sizeof *t->bits);
   t->old = calloc(fields + 1, sizeof *t->old);
   t->new = calloc(fields + 1, sizeof *t->new);
-  if (!t->bindable || !t->bits || !t->old || !t->new) {
+  if (!t->bindable || !t->makes || !t->bits || !t->old || !t->new) {
     rq_target_free(t);
     return 0;
   }
@@ -29,6 +30,7 @@ void rq_target_free(rq_target *t) {
     free(t->slot[i].bits);
   }
   free(t->bindable);
+  free(t->makes);
   free(t->bits);
   free(t->old);
   free(t->new);
@@ -36,7 +38,10 @@ void rq_target_free(rq_target *t) {
   free(t);
 }
 
-void rq_target_bind(rq_target *t, int field) { t->bindable[field / 64] |= (uint64_t)1 << field % 64; }
+void rq_target_bind(rq_target *t, int field, int makes) {
+  t->bindable[field / 64] |= (uint64_t)1 << field % 64;
+  t->makes[field] = (unsigned char)makes;
+}
 
 static size_t set_bytes(const rq_target *t) { return (size_t)t->words * sizeof(uint64_t); }
 
@@ -224,6 +229,77 @@ static int read_row(rq_target *t, sqlite3_stmt *stmt, int64_t rowid, const rq_fi
   return *rc == SQLITE_OK ? status : RQ_SQL;
 }
 
+// A text is read unit by unit: bytes of UTF-8, pairs of UTF-16.
+typedef struct {
+  const unsigned char *p, *end;
+  int wide, low; // bytes of a unit, and which of them is the low one
+} units;
+
+// peek is the unit at hand, 0 for one that can be in no number and at the end.
+static int peek(const units *u) {
+  if (u->p >= u->end || (u->wide == 2 && u->p[1 - u->low])) return 0;
+  return u->p[u->low];
+}
+
+static int digits(units *u) {
+  int n = 0;
+  for (; peek(u) >= '0' && peek(u) <= '9'; u->p += u->wide) n = 1;
+  return n;
+}
+
+static void spaces(units *u) {
+  while (peek(u) == ' ' || (peek(u) >= '\t' && peek(u) <= '\r')) u->p += u->wide;
+}
+
+static int skip(units *u, int a, int b) {
+  int c = peek(u);
+  if (c == 0 || (c != a && c != b)) return 0;
+  u->p += u->wide;
+  return 1;
+}
+
+// is_number reports whether SQLite takes the whole text for a decimal number.
+static int is_number(const rq_field *f, int encoding) {
+  units u = {f->p, f->p + f->n, encoding == SQLITE_UTF8 ? 1 : 2, encoding == SQLITE_UTF16BE};
+  spaces(&u);
+  skip(&u, '+', '-');
+  int some = digits(&u);
+  if (skip(&u, '.', '.')) some |= digits(&u);
+  if (!some) return 0;
+  if (skip(&u, 'e', 'E')) {
+    skip(&u, '+', '-');
+    if (!digits(&u)) return 0;
+  }
+  spaces(&u);
+  return u.p == u.end || (u.p[0] == 0 && u.p[u.wide - 1] == 0); /* to SQLite a zero ends it */
+}
+
+// is_integral reports whether SQLite stores the number as an integer where it may.
+static int is_integral(double d) {
+  return d >= -9223372036854774784.0 && d <= 9223372036854774784.0 && d == (double)(int64_t)d;
+}
+
+// kept reports whether a field of a row reads, once it is written by SQL, as the
+// field does. What SQLite has written itself always does.
+static int kept(const rq_field *f, int makes, int encoding) {
+  if (f->type >= 12 && f->type & 1) {
+    if (encoding != SQLITE_UTF8 && f->n & 1) return 0; /* half a character is cut off */
+    return makes < RQ_NUMERIC || !is_number(f, encoding);
+  }
+  if (f->type == 0 || f->type >= 12 || makes == RQ_KEEPS) return 1;
+  if (makes == RQ_TEXT) return 0;
+  return makes != RQ_NUMERIC || f->type != 7 || !is_integral(rq_float(f));
+}
+
+// all_kept looks at every field of the new row that SQL may set: an UPDATE writes
+// those anew that it leaves alone, too.
+static int all_kept(const rq_target *t, int nnew) {
+  for (int i = 0; i < nnew; i++) {
+    if (t->bindable[i / 64] >> i % 64 & 1 && !kept(&t->new[i], t->makes[i], t->encoding)) return 0;
+  }
+  return 1;
+}
+
 static int apply_parsed(sqlite3 *db, const rq_change *c, int nold, int nnew, int *rc) {
   switch (c->op) {
   case RQ_DELETE:
@@ -261,6 +337,7 @@ static int apply_one(sqlite3 *db, const rq_change *c, int *rc) {
   if (c->new) {
     nnew = rq_parse((const unsigned char *)c->new, c->nnew, t->new, t->fields);
     if (nnew < t->key) return RQ_RECORD;
+    if (!all_kept(t, nnew)) return RQ_ALTERED;
   }
   return t->shape ? apply_summed(db, c, nold, nnew, rc) : apply_parsed(db, c, nold, nnew, rc);
 }

@@ -18,6 +18,11 @@ var (
 
 	// ErrRecord is wrapped when Change.Old or Change.New is no record of its table.
 	ErrRecord = errors.New("malformed record")
+
+	// ErrAltered is wrapped when SQLite would store a value as another one: an integer
+	// in a TEXT column, say, is none that SQLite has written there. A database has one
+	// where a page is damaged, or the column got another type by writable_schema.
+	ErrAltered = errors.New("a value is not of its column's type, and SQLite would write another")
 )
 
 // An Op is what a change does to its row.
@@ -134,6 +139,8 @@ func (c *Conn) applyBatch(changes []Change) (int, error) {
 			err = ErrDiverged
 		case C.RQ_RECORD:
 			err = ErrRecord
+		case C.RQ_ALTERED:
+			err = ErrAltered
 		default:
 			err = c.fail("step", r.rc)
 		}

@@ -16,7 +16,16 @@ enum {
   RQ_NEED,     // prepare the statement that the target's kind and bits ask for, then call again
   RQ_SQL,      // SQLite refused: rc
   RQ_DIVERGED, // not exactly one row changed
-  RQ_RECORD    // the bytes are no record of this table
+  RQ_RECORD,   // the bytes are no record of this table
+  RQ_ALTERED   // SQLite would store a value of the new row as another one
+};
+
+// What a column makes of the values that are written to it.
+enum {
+  RQ_KEEPS = 0,
+  RQ_TEXT,    // a text of a number
+  RQ_NUMERIC, // an integer or a float of the text of a number, and an integer of an integral float
+  RQ_REAL     // a float of the text of a number, and of an integer, which it is stored as
 };
 
 // A rq_slot is a prepared statement and the shape it is for.
@@ -37,6 +46,7 @@ typedef struct {
   int slots;
   uint64_t clock;
   uint64_t *bindable;  // fields that SQL may set
+  unsigned char *makes; // of each field: RQ_KEEPS or another
   rq_field *old, *new; // the change at hand
   rq_shape *shape;     // of the rows that are summed; 0 = none are
   uint64_t sum[2];     // of the rows written less those that were there before
@@ -63,7 +73,7 @@ typedef struct {
 
 rq_target *rq_target_new(int encoding, int fields, int key);
 void rq_target_free(rq_target *t);
-void rq_target_bind(rq_target *t, int field);
+void rq_target_bind(rq_target *t, int field, int makes);
 
 // rq_target_add gives t the statement for the shape it asked for, and owns it. It
 // returns 0 when the statement has another number of parameters than the shape.

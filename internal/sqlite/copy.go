@@ -52,6 +52,8 @@ type Copied struct {
 // Names with the prefix Reserved are left alone on both sides. user_version and
 // application_id are copied, page size and the position in the file are not.
 //
+// The error wraps ErrAltered when the source has a value that SQL cannot write.
+//
 // Virtual tables are made by their rows in sqlite_schema and are never asked; their
 // shadow tables are copied like any other table.
 //

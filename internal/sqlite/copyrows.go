@@ -52,7 +52,15 @@ func (p *copier) copyTable(name string) error {
 		}
 		insert += d.missing()
 	}
-	return p.count(insert)
+	before := p.did.Rows
+	if err := p.count(insert); err != nil || p.did.Rows == before {
+		return err
+	}
+	altered, err := p.c.QueryInt("SELECT EXISTS(" + d.altered() + ")")
+	if err == nil && altered != 0 {
+		err = ErrAltered
+	}
+	return err
 }
 
 // count runs a statement and counts the rows that it changed.
@@ -102,13 +110,21 @@ func (d rowDiff) columns() (names []string) {
 // deleteOther deletes the rows that have no equal in the source, so that the rows
 // that remain are a part of the source's and no insert conflicts with them.
 func (d rowDiff) deleteOther() string {
+	return fmt.Sprintf("DELETE FROM %s AS m WHERE NOT EXISTS(SELECT 1 FROM %s AS s WHERE %s%s)", d.main, d.source, d.identity(), d.equal())
+}
+
+// equal narrows identity to rows that read the same in every column.
+func (d rowDiff) equal() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "DELETE FROM %s AS m WHERE NOT EXISTS(SELECT 1 FROM %s AS s WHERE %s", d.main, d.source, d.identity())
 	for _, name := range d.columns() {
 		fmt.Fprintf(&b, " AND s.%[1]s IS m.%[1]s COLLATE BINARY AND typeof(s.%[1]s)=typeof(m.%[1]s)", name)
 	}
-	b.WriteString(")")
 	return b.String()
+}
+
+// altered finds a row that was copied and does not read as it does in the source.
+func (d rowDiff) altered() string {
+	return fmt.Sprintf("SELECT 1 FROM %s AS s WHERE NOT EXISTS(SELECT 1 FROM %s AS m WHERE %s%s)", d.source, d.main, d.identity(), d.equal())
 }
 
 func (d rowDiff) insertAll() string {

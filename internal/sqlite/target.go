@@ -47,7 +47,7 @@ func (c *Conn) Target(table Table) (*Target, error) {
 	}
 	for field, i := range table.Stored {
 		if table.Columns[i].Generated == None && field != table.RowidAlias {
-			C.rq_target_bind(h, C.int(field))
+			C.rq_target_bind(h, C.int(field), makes(table.Columns[i].Affinity))
 		}
 	}
 	t := &Target{table: table, conn: c, h: h}
@@ -59,6 +59,19 @@ func (c *Conn) Target(table Table) (*Target, error) {
 	}
 	c.targets[t] = struct{}{}
 	return t, nil
+}
+
+// makes says what a column of an affinity makes of values of other classes.
+func makes(a Affinity) C.int {
+	switch a {
+	case Text:
+		return C.RQ_TEXT
+	case Numeric, Integer:
+		return C.RQ_NUMERIC
+	case Real:
+		return C.RQ_REAL
+	}
+	return C.RQ_KEEPS
 }
 
 // ResetTargets closes every target of c. Call it when the schema changes.
