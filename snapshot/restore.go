@@ -64,7 +64,7 @@ func restore(ctx context.Context, dfs durable.FS, store Store, m Manifest, path 
 			err = fmt.Errorf("snapshot: restore: %w", cerr)
 		}
 	}()
-	if err := fill(ctx, f, file); err != nil {
+	if err := fill(ctx, f, newOutflow(file)); err != nil {
 		return fmt.Errorf("snapshot: restore %s to %s: %w", m.ID, path, err)
 	}
 	if err := finish(dfs, file, m, path); err != nil {
@@ -117,16 +117,16 @@ func free(dfs durable.FS, path string, suffixes ...string) error {
 }
 
 // fill brings every chunk into the file.
-func fill(ctx context.Context, f *fetcher, file durable.File) error {
-	have, err := file.Size()
+func fill(ctx context.Context, f *fetcher, out *outflow) error {
+	have, err := out.file.Size()
 	if err != nil {
 		return err
 	}
-	return f.each(ctx, func(ctx context.Context, c Chunk, spare []byte) error {
+	err = f.each(ctx, func(ctx context.Context, c Chunk, spare []byte) error {
 		at := f.m.offset(c)
 		if have >= at+int64(c.Bytes) {
 			b := spare[:c.Bytes]
-			if _, err := file.ReadAt(b, at); err != nil {
+			if _, err := out.file.ReadAt(b, at); err != nil {
 				return err
 			}
 			if sumOf(b) == c.Sum {
@@ -138,13 +138,21 @@ func fill(ctx context.Context, f *fetcher, file durable.File) error {
 		if err != nil {
 			return err
 		}
-		if _, err := file.WriteAt(raw, at); err != nil {
+		if err := out.write(raw, at); err != nil {
 			return err
 		}
 		f.meter.add(int64(c.Bytes), int64(c.Stored), 0)
 		return nil
 	})
+	if out.failed.Load() {
+		err = errors.Join(err, forget(out.file))
+	}
+	return err
 }
+
+// forget empties a file that the disk has lost a part of: it may still read back
+// well from memory, and the next restore would take it for done.
+func forget(file durable.File) error { return file.Truncate(0) }
 
 // finish proves that the file is the database, makes it durable and only then
 // takes the sidecar away.
@@ -162,9 +170,7 @@ func finish(dfs durable.FS, file durable.File, m Manifest, path string) error {
 		}
 	}
 	if err := file.Sync(); err != nil {
-		// What the disk lost may still read back well from memory, and the next
-		// restore would take it for done.
-		return errors.Join(err, file.Truncate(0))
+		return errors.Join(err, forget(file))
 	}
 	if err := dfs.SyncDir(filepath.Dir(path)); err != nil { // the file's entry, before the sidecar's goes
 		return err

@@ -33,6 +33,17 @@ type File interface {
 	Size() (int64, error)
 }
 
+// A Pusher is a File that can write out parts of itself ahead of the Sync that
+// makes all of it durable. Both calls are about when and where, never about
+// whether: nothing is durable before Sync. After an error, as after one of Sync,
+// what was written must be written again.
+type Pusher interface {
+	// Push starts to write a part to the disk and does not wait.
+	Push(offset, n int64) error
+	// Settle waits until a part is written and takes it out of the page cache.
+	Settle(offset, n int64) error
+}
+
 // An FS creates, renames and removes files. Changes of a directory are durable
 // after SyncDir. Errors wrap those of package os (os.ErrNotExist and so on).
 // Safe for concurrent use.
