@@ -3,7 +3,6 @@ package replicator_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/primary"
@@ -389,32 +387,6 @@ func TestSnapshotDamaged(t *testing.T) {
 	}
 }
 
-// until waits until a database of the node is in a state.
-func (n *node) until(db, state string) {
-	n.t.Helper()
-	ctx, cancel := oneWait()
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		out, err := n.ask("status", "--json") // an error until it listens
-		var s nodeStatus
-		if err == nil {
-			err = json.Unmarshal([]byte(out), &s)
-		}
-		for _, d := range s.Databases {
-			if d.Name == db && d.State == state {
-				return
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			n.t.Fatalf("%s never was %s: %+v, %v\n%s", db, state, s, err, n.p.stderr)
-		}
-	}
-}
-
 // TestPrimaryBeforeNATS: that a primary is started a moment before its NATS, as
 // at a start of the machine, costs no replica a snapshot, and the application
 // nothing.
@@ -439,7 +411,7 @@ func TestPrimaryBeforeNATS(t *testing.T) {
 	}
 	insertRows(t, source, "missed", 10) // and takes the SQLite WAL along: nothing can be proved
 	primary.start()
-	primary.until("app", "offline")
+	primary.reaches("app", "offline", "")
 	insertRows(t, source, "meanwhile", 10)
 	if got := shell(t, source, "PRAGMA wal_checkpoint(TRUNCATE)"); !strings.HasPrefix(got, "0|") {
 		t.Errorf("the application's checkpoint gave %s", got)

@@ -86,7 +86,7 @@ func TestOlderPrimaryIsFenced(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t, 132)
 	f := p.begin()
-	link := newProxy(p)
+	link := newProxy(t, p.listen)
 	p.stopPrimary()
 	source, data := p.twin()
 	p.conn = p.connect("zombie", link.url)

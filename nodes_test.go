@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sqlite-replicator/replicator/stream"
 )
@@ -262,19 +263,31 @@ func (n *node) database(name string) databaseStatus {
 	return databaseStatus{}
 }
 
-// reaches asks until a database is in the state, with text in its error.
+// reaches asks until a database is in the state, with text in its error. The node
+// may have been started a moment ago.
 func (n *node) reaches(name, state, text string) {
 	n.t.Helper()
 	ctx, cancel := oneWait()
 	defer cancel()
-	d := n.database(name)
-	for ; d.State != state; d = n.database(name) {
-		if ctx.Err() != nil {
-			n.t.Fatalf("%s of %s is %s, %q; want %s", name, n.name, d.State, d.Error, state)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		out, err := n.ask("status", "--json") // an error until it listens
+		var s nodeStatus
+		if err == nil {
+			err = json.Unmarshal([]byte(out), &s)
 		}
-	}
-	if !strings.Contains(d.Error, text) {
-		n.t.Errorf("%s of %s is %s because of %q, which does not say %q", name, n.name, state, d.Error, text)
+		last := fmt.Sprint(err)
+		for _, d := range s.Databases {
+			if last = d.State + ", " + d.Error; d.Name == name && d.State == state && strings.Contains(d.Error, text) {
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			n.t.Fatalf("%s of %s is %s; want %s, %q", name, n.name, last, state, text)
+		}
 	}
 }
 

@@ -56,8 +56,8 @@ type Conn struct {
 
 // Connect connects. An unreachable server is no error: the connection keeps
 // trying. Refused credentials (ErrAuth), an untrusted certificate (ErrTLS) and
-// unreadable files are. ctx bounds only the wait for an embedded server to be
-// ready.
+// unreadable files are. It may take dialTimeout for each server, twice, where one
+// takes connections and says nothing; ctx ends that.
 func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if o.Logger == nil || (o.URL == "") == (o.Server == nil) {
 		return nil, errors.New("stream: connect: a logger and either a URL or a server are required")
@@ -76,25 +76,54 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	}
 	// The first attempt is made without retries, because with them the client
 	// reports nothing: not even refused credentials.
-	if c.nc, err = nats.Connect(o.URL, opts...); refused(err) != nil {
-		return nil, fmt.Errorf("stream: connect to %s: %w", o.where(), refused(err))
+	if c.nc, err = dial(ctx, o.URL, opts); refused(err) != nil {
+		return nil, fmt.Errorf("stream: connect to %s: %w", o.Where(), refused(err))
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	if err != nil {
 		c.lastErr = err
-		c.log.Warn("NATS is not reachable, trying on", "url", o.where(), "err", err)
-		if c.nc, err = nats.Connect(o.URL, append(opts, nats.RetryOnFailedConnect(true))...); err != nil {
-			return nil, fmt.Errorf("stream: connect to %s: %w", o.where(), err)
+		c.log.Warn("NATS is not reachable, trying on", "url", o.Where(), "err", err)
+		if c.nc, err = dial(ctx, o.URL, append(opts, nats.RetryOnFailedConnect(true))); err != nil {
+			return nil, fmt.Errorf("stream: connect to %s: %w", o.Where(), err)
 		}
 	}
 	if c.js, err = jetstream.New(c.nc, jetstream.WithDefaultTimeout(opTimeout)); err != nil {
 		c.nc.Close()
-		return nil, fmt.Errorf("stream: connect to %s: %w", o.where(), err)
+		return nil, fmt.Errorf("stream: connect to %s: %w", o.Where(), err)
 	}
 	return c, nil
 }
 
-// where names the server without what a URL may hold of credentials.
-func (o Options) where() string {
+// dial is nats.Connect with a context. An attempt that is under way when ctx ends
+// comes to nothing by itself.
+func dial(ctx context.Context, url string, opts []nats.Option) (*nats.Conn, error) {
+	type attempt struct {
+		nc  *nats.Conn
+		err error
+	}
+	made := make(chan attempt)
+	go func() {
+		nc, err := nats.Connect(url, opts...)
+		select {
+		case made <- attempt{nc, err}:
+		case <-ctx.Done():
+			if nc != nil {
+				nc.Close()
+			}
+		}
+	}()
+	select {
+	case a := <-made:
+		return a.nc, a.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Where names the server without what a URL may hold of credentials.
+func (o Options) Where() string {
 	if o.Server != nil {
 		return "the embedded server"
 	}

@@ -16,6 +16,9 @@ import (
 // connectTimeout is how long a command that is not a daemon waits for NATS.
 const connectTimeout = 10 * time.Second
 
+// commandName is how a server lists the connection of a command.
+const commandName = "replicator command"
+
 // An access is the way to what a node, running or not, keeps outside of itself:
 // snapshots and streams.
 type access struct {
@@ -25,6 +28,7 @@ type access struct {
 	storeKind string
 	storeDir  string
 	nats      stream.Options
+	patience  time.Duration
 	conn      *stream.Conn // nil until it is needed
 }
 
@@ -34,13 +38,12 @@ func openAccess(e *environment, file string) (*access, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &access{role: role}
+	a := &access{role: role, patience: connectTimeout}
 	if role == config.RoleReplica {
 		err = a.ofReplica(e, file)
 	} else {
 		err = a.ofPrimary(e, file)
 	}
-	a.nats.Name = "replicator command"
 	a.nats.Logger = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	return a, err
 }
@@ -51,7 +54,7 @@ func (a *access) ofPrimary(e *environment, file string) error {
 		return err
 	}
 	a.dataDir, a.storeKind, a.storeDir = p.DataDir, p.Snapshot.Store, p.Snapshot.Dir
-	a.nats = stream.Options{URL: p.NATS.URL, Credentials: credentials(p.NATS.Credentials), TLS: transport(p.NATS.TLS)}
+	a.nats = natsOptions(commandName, p.NATS.URL, p.NATS.Credentials, p.NATS.TLS)
 	for _, d := range p.Databases {
 		a.databases = append(a.databases, d.Name)
 	}
@@ -67,7 +70,7 @@ func (a *access) ofReplica(e *environment, file string) error {
 		return err
 	}
 	a.dataDir, a.storeKind, a.storeDir = r.DataDir, r.Snapshot.Store, r.Snapshot.Dir
-	a.nats = stream.Options{URL: r.NATS.URL, Credentials: credentials(r.NATS.Credentials), TLS: transport(r.NATS.TLS)}
+	a.nats = natsOptions(commandName, r.NATS.URL, r.NATS.Credentials, r.NATS.TLS)
 	for _, d := range r.Databases {
 		a.databases = append(a.databases, d.Name)
 	}
@@ -110,7 +113,7 @@ func (a *access) connect(ctx context.Context) (*stream.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, connectTimeout)
+	bounded, cancel := context.WithTimeout(ctx, a.patience)
 	defer cancel()
 	if err := conn.WaitConnected(bounded); err != nil {
 		if why := conn.Err(); why != nil { // more than that time is up

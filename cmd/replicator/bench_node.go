@@ -79,7 +79,7 @@ func (n *benchNode) start(ctx context.Context, l *lab, role string) error {
 	serving := make(chan struct{})
 	go func() {
 		defer close(n.ended)
-		n.read(io.TeeReader(output, log), serving)
+		n.read(io.TeeReader(output, log), role, serving)
 		_, _ = io.Copy(log, output) // a line too long to be one of ours
 		_ = n.cmd.Wait()            // its log says why
 		_ = log.Close()             // nothing of value
@@ -94,9 +94,11 @@ func (n *benchNode) start(ctx context.Context, l *lab, role string) error {
 	}
 }
 
-// read learns from the log where the node listens, and closes serving then.
-func (n *benchNode) read(log io.Reader, serving chan<- struct{}) {
+// read learns from the log where the node listens, and a primary's NATS server,
+// and closes serving then.
+func (n *benchNode) read(log io.Reader, role string, serving chan<- struct{}) {
 	announced := sync.OnceFunc(func() { close(serving) })
+	here, there := false, role != config.RolePrimary
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
 		var line struct{ Msg, URL string }
@@ -105,9 +107,11 @@ func (n *benchNode) read(log io.Reader, serving chan<- struct{}) {
 		}
 		switch line.Msg {
 		case "NATS server is up":
-			n.nats = line.URL
+			n.nats, there = line.URL, true
 		case "serving":
-			n.client = &client{base: line.URL, http: &http.Client{}}
+			n.client, here = &client{base: line.URL, http: &http.Client{}}, true
+		}
+		if here && there {
 			announced()
 		}
 	}

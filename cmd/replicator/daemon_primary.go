@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/sqlite-replicator/replicator/internal/config"
 	"github.com/sqlite-replicator/replicator/primary"
-	"github.com/sqlite-replicator/replicator/snapshot"
 	"github.com/sqlite-replicator/replicator/stream"
 	"github.com/sqlite-replicator/replicator/web"
 )
@@ -26,23 +24,17 @@ const heartbeatEvery = 500 * time.Millisecond
 
 // A primaryDaemon is a running primary.
 type primaryDaemon struct {
-	e   *environment
-	cfg config.Primary
-	log *slog.Logger
-
+	daemon
+	cfg     config.Primary
 	bounded bool // the configuration names the bound of the streams
-
-	conn  *stream.Conn
-	stack *stack
-	node  *primaryNode
-	url   string // of the embedded server; "" when NATS is elsewhere
-	web   *web.Server
+	node    *primaryNode
+	url     string // of the embedded server; "" when NATS is elsewhere
 }
 
 // startPrimary starts everything a primary consists of. The caller stops the
 // stack, also after an error.
 func startPrimary(ctx context.Context, e *environment, cfg config.Primary) (*primaryDaemon, error) {
-	d := &primaryDaemon{e: e, cfg: cfg, log: newLogger(e, cfg.Log), stack: newStack(), bounded: cfg.Stream.MaxBytes != 0}
+	d := &primaryDaemon{daemon: newDaemon(e, cfg.Log), cfg: cfg, bounded: cfg.Stream.MaxBytes != 0}
 	if err := checkSources(cfg.Databases); err != nil {
 		return d, err
 	}
@@ -54,36 +46,26 @@ func startPrimary(ctx context.Context, e *environment, cfg config.Primary) (*pri
 		d.log.Warn("the change log is not fsynced: a power failure may take its last records, and replicas move back with the source",
 			"key", "change_log.fsync")
 	}
-	if err := d.connect(ctx); err != nil {
+	var databases []web.Database
+	for _, c := range cfg.Databases {
+		databases = append(databases, web.Database{Name: c.Name, Path: c.Path})
+	}
+	if err := d.open(ctx, cfg.Node, config.RolePrimary, cfg.HTTP, databases); err != nil {
 		return d, err
 	}
-	if err := d.serve(ctx); err != nil {
+	if err := d.reachNATS(ctx); err != nil {
 		return d, err
 	}
-	o := webOptions(e, cfg.HTTP, d.log)
-	o.Node, o.Role, o.Source = cfg.Node, config.RolePrimary, d.node
-	var err error
-	d.web, err = startWeb(ctx, d.stack, o)
-	return d, err
+	return d, d.serve(ctx)
 }
 
 // runPrimary runs a primary until ctx ends.
 func runPrimary(ctx context.Context, e *environment, cfg config.Primary) error {
-	lock, err := ownDataDir(cfg.DataDir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.Close() }() // the process ends
-	limitMemory(e, newLogger(e, cfg.Log), primaryHeap+mapsOf(cfg.Databases), primaryHeapEach, len(cfg.Databases))
-	d, err := startPrimary(ctx, e, cfg)
-	defer d.stack.stop()
-	if err != nil {
-		return err
-	}
-	go announce(ctx, d.log, d.web)
-	err = d.stack.wait(ctx)
-	d.log.Info("primary stops")
-	return err
+	return runNode(ctx, cfg.DataDir, func(ctx context.Context) (daemon, error) {
+		limitMemory(e, newLogger(e, cfg.Log), primaryHeap+mapsOf(cfg.Databases), primaryHeapEach, len(cfg.Databases))
+		d, err := startPrimary(ctx, e, cfg)
+		return d.daemon, err
+	})
 }
 
 // autoSizes fills in the sizes that follow from the free space. A stream on
@@ -172,12 +154,14 @@ func checkHeader(path string, info os.FileInfo) error {
 	return nil
 }
 
-// connect starts the embedded server, if there is one, and the connection.
-func (d *primaryDaemon) connect(ctx context.Context) error {
-	o := stream.Options{URL: d.cfg.NATS.URL, Name: d.cfg.Node, Logger: d.log,
-		Credentials: credentials(d.cfg.NATS.Credentials), TLS: transport(d.cfg.NATS.TLS)}
+// reachNATS starts the embedded server, if there is one, and connects.
+func (d *primaryDaemon) reachNATS(ctx context.Context) error {
+	o := natsOptions(d.cfg.Node, d.cfg.NATS.URL, d.cfg.NATS.Credentials, d.cfg.NATS.TLS)
 	if d.cfg.NATS.IsEmbedded() {
-		server, err := d.embedded()
+		d.lobby.say("the NATS server in this process reads its store, " + d.cfg.NATS.Embedded.StoreDir)
+		o := serverOptions(d.cfg)
+		o.Logger = d.log
+		server, err := stream.NewServer(o)
 		if err != nil {
 			return err
 		}
@@ -187,27 +171,9 @@ func (d *primaryDaemon) connect(ctx context.Context) error {
 		}
 		d.url = server.URL()
 		d.log.Info("NATS server is up", "url", d.url, "store_dir", d.cfg.NATS.Embedded.StoreDir)
-		o = stream.Options{Server: server, Name: d.cfg.Node, Logger: d.log}
+		return d.connect(ctx, stream.Options{Server: server, Name: d.cfg.Node})
 	}
-	conn, err := stream.Connect(ctx, o)
-	if err != nil {
-		return err
-	}
-	d.conn = conn
-	d.stack.start(ctx, closeWith(conn))
-	return nil
-}
-
-func (d *primaryDaemon) embedded() (*stream.Server, error) {
-	n := d.cfg.NATS
-	return stream.NewServer(stream.ServerOptions{
-		Name: d.cfg.Node, Dir: n.Embedded.StoreDir, Listen: n.Embedded.Listen,
-		MaxStore: int64(n.Embedded.MaxStore), MaxPayload: int(n.Embedded.MaxPayload),
-		SyncInterval: n.Embedded.SyncInterval, SyncAlways: n.Embedded.SyncAlways,
-		Auth:   stream.ServerAuth{User: n.Credentials.User, Password: n.Credentials.Password.Reveal(), Token: n.Credentials.Token.Reveal()},
-		TLS:    transport(n.TLS),
-		Logger: d.log,
-	})
+	return d.connect(ctx, o)
 }
 
 // serve starts a pipeline for each database.
@@ -221,6 +187,7 @@ func (d *primaryDaemon) serve(ctx context.Context) error {
 		}
 		d.node.databases = append(d.node.databases, db)
 	}
+	d.lobby.open(d.node)
 	d.stack.start(ctx, func(ctx context.Context) error {
 		var services []*service
 		worked := map[*service]func() bool{}
@@ -237,67 +204,22 @@ func (d *primaryDaemon) serve(ctx context.Context) error {
 }
 
 func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDatabase, error) {
-	c, cfg := d.cfg, d.cfg.WithInherited(i)
-	store := snapshotStore(d.conn, c.Snapshot.Store, c.Snapshot.Dir, cfg.Name, c.NATS.Replicas)
-	p, err := primary.New(primary.Options{
-		Name: cfg.Name, Path: cfg.Path, Dir: filepath.Join(c.DataDir, cfg.Name), Node: c.Node,
-		Stream: &published{
-			Stream: d.conn.Stream(cfg.Name, stream.StreamConfig{
-				MaxBytes: int64(c.Stream.MaxBytes), Replicas: c.NATS.Replicas, Compress: c.Stream.Compression == "s2",
-			}),
-			configured: d.bounded,
-		},
-		Snapshots: store, Sources: sources,
-		Capture: captureOptions(c.Capture, cfg),
-		Snapshot: primary.SnapshotOptions{
-			Interval: orNever(cfg.SnapshotInterval), AfterBytes: int64(orMost(c.Snapshot.AfterBytes)), Keep: c.Snapshot.Keep,
-			StreamAge: c.Stream.MaxAge, MaxHeld: int64(c.Snapshot.MaxHeld),
-			ChunkBytes: int(c.Snapshot.ChunkSize), Codec: snapshot.Codec(c.Snapshot.Compression),
-		},
-		ChangeLog: primary.ChangeLogOptions{
-			SegmentBytes: int64(c.ChangeLog.SegmentSize), MaxBytes: int64(c.ChangeLog.MaxSize), RetainFor: c.ChangeLog.RetainAge,
-			NoSync: !c.ChangeLog.Fsync,
-		},
-		Replay: openReplay, Only: len(c.Databases) == 1, Clock: d.e.clock, Logger: d.log,
-	})
+	c := d.cfg.WithInherited(i)
+	o := pipelineOptions(d.cfg, i)
+	o.Stream = &published{Stream: d.conn.Stream(c.Name, streamConfig(d.cfg)), configured: d.bounded}
+	o.Snapshots = snapshotStore(d.conn, d.cfg.Snapshot.Store, d.cfg.Snapshot.Dir, c.Name, d.cfg.NATS.Replicas)
+	o.Sources, o.Replay, o.Clock, o.Logger = sources, openReplay, d.e.clock, d.log
+	p, err := primary.New(o)
 	if err != nil {
 		return nil, err
 	}
-	db := &sourceDatabase{pipeline: p, path: cfg.Path, fleet: newFleet(d.e.clock), clock: d.e.clock}
-	db.service = service{name: cfg.Name, run: func(ctx context.Context) error {
+	db := &sourceDatabase{pipeline: p, path: c.Path, fleet: newFleet(d.e.clock), clock: d.e.clock}
+	db.service = service{name: c.Name, run: func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return p.Run(ctx) })
-		g.Go(func() error { return serveRPC(ctx, d.conn, cfg.Name, p, stream.ClockHandler(d.e.clock)) })
-		g.Go(func() error { return db.beat(ctx, d.conn, c.Node) })
+		g.Go(func() error { return serveRPC(ctx, d.conn, c.Name, p, stream.ClockHandler(d.e.clock)) })
+		g.Go(func() error { return db.beat(ctx, d.conn, d.cfg.Node) })
 		return g.Wait()
 	}}
 	return db, nil
-}
-
-func captureOptions(c config.Capture, db config.PrimaryDatabase) primary.CaptureOptions {
-	return primary.CaptureOptions{
-		MaxSQLiteWAL: int64(db.MaxSQLiteWAL), TurnoverBytes: int64(c.TurnoverSize),
-		RepinFrames: uint32(c.RepinFrames), MaxStall: c.MaxStall,
-		SpillBytes: spillBytes, SyncSource: c.SyncSource, PollInterval: c.PollInterval,
-	}
-}
-
-// spillBytes is what a transaction may take in memory before it goes to a
-// temporary file.
-const spillBytes = 16 << 20
-
-// orNever turns "not by time" into a time that does not come.
-func orNever(d time.Duration) time.Duration {
-	if d == 0 {
-		return 1 << 62
-	}
-	return d
-}
-
-// orMost turns "not by size" into a size that is not reached.
-func orMost(s config.Size) config.Size {
-	if s == 0 {
-		return 1 << 62
-	}
-	return s
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,56 +16,36 @@ import (
 
 // A replicaDaemon is a running replica.
 type replicaDaemon struct {
-	e   *environment
-	cfg config.Replica
-	log *slog.Logger
-
-	conn  *stream.Conn
-	stack *stack
-	node  *replicaNode
-	web   *web.Server
+	daemon
+	cfg  config.Replica
+	node *replicaNode
 }
 
 // startReplica starts everything a replica consists of. The caller stops the
 // stack, also after an error.
 func startReplica(ctx context.Context, e *environment, cfg config.Replica) (*replicaDaemon, error) {
-	d := &replicaDaemon{e: e, cfg: cfg, log: newLogger(e, cfg.Log), stack: newStack()}
+	d := &replicaDaemon{daemon: newDaemon(e, cfg.Log), cfg: cfg}
 	d.log.LogAttrs(ctx, slog.LevelInfo, "replica starts", cfg.Summary()...)
-	conn, err := stream.Connect(ctx, stream.Options{
-		URL: cfg.NATS.URL, Name: cfg.Node, Logger: d.log,
-		Credentials: credentials(cfg.NATS.Credentials), TLS: transport(cfg.NATS.TLS),
-	})
-	if err != nil {
+	var databases []web.Database
+	for _, c := range cfg.Databases {
+		databases = append(databases, web.Database{Name: c.Name, Path: c.Path})
+	}
+	if err := d.open(ctx, cfg.Node, config.RoleReplica, cfg.HTTP, databases); err != nil {
 		return d, err
 	}
-	d.conn = conn
-	d.stack.start(ctx, closeWith(conn))
-	if err := d.serve(ctx); err != nil {
+	if err := d.connect(ctx, natsOptions(cfg.Node, cfg.NATS.URL, cfg.NATS.Credentials, cfg.NATS.TLS)); err != nil {
 		return d, err
 	}
-	o := webOptions(e, cfg.HTTP, d.log)
-	o.Node, o.Role, o.Source = cfg.Node, config.RoleReplica, d.node
-	d.web, err = startWeb(ctx, d.stack, o)
-	return d, err
+	return d, d.serve(ctx)
 }
 
 // runReplica runs a replica until ctx ends.
 func runReplica(ctx context.Context, e *environment, cfg config.Replica) error {
-	lock, err := ownDataDir(cfg.DataDir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.Close() }() // the process ends
-	limitMemory(e, newLogger(e, cfg.Log), replicaHeap, replicaHeapEach, len(cfg.Databases))
-	d, err := startReplica(ctx, e, cfg)
-	defer d.stack.stop()
-	if err != nil {
-		return err
-	}
-	go announce(ctx, d.log, d.web)
-	err = d.stack.wait(ctx)
-	d.log.Info("replica stops")
-	return err
+	return runNode(ctx, cfg.DataDir, func(ctx context.Context) (daemon, error) {
+		limitMemory(e, newLogger(e, cfg.Log), replicaHeap, replicaHeapEach, len(cfg.Databases))
+		d, err := startReplica(ctx, e, cfg)
+		return d.daemon, err
+	})
 }
 
 // serve starts a replica for each database.
@@ -79,6 +58,7 @@ func (d *replicaDaemon) serve(ctx context.Context) error {
 		}
 		d.node.databases = append(d.node.databases, db)
 	}
+	d.lobby.open(d.node)
 	d.stack.start(ctx, func(ctx context.Context) error {
 		var services []*service
 		for _, db := range d.node.databases {
@@ -90,22 +70,13 @@ func (d *replicaDaemon) serve(ctx context.Context) error {
 }
 
 func (d *replicaDaemon) database(c config.ReplicaDatabase) (*copyDatabase, error) {
-	store := snapshotStore(d.conn, d.cfg.Snapshot.Store, d.cfg.Snapshot.Dir, c.Name, 1)
 	db := &copyDatabase{path: c.Path, clock: d.e.clock}
-	apply := d.cfg.Apply
-	r, err := replica.New(replica.Options{
-		Database: c.Name, Path: c.Path, SpoolDir: filepath.Join(d.cfg.DataDir, c.Name),
-		Stream:    consumed{d.conn.Stream(c.Name, stream.StreamConfig{})},
-		Snapshots: replica.FromStore(store, snapshot.Options{}),
-		Reports:   reports{conn: d.conn, node: d.cfg.Node, clock: d.e.clock},
-		Logger:    d.log,
-		Apply: replica.Apply{
-			GroupMaxRecords: apply.GroupMaxRecords, GroupMaxBytes: int64(apply.GroupMaxBytes), CacheBytes: int64(apply.CacheSize),
-			CheckpointBytes: int64(apply.CheckpointSize), HoldWriteLock: apply.HoldWriteLock, OnDivergence: replica.Policy(apply.OnDivergence),
-			VerifyRows: true,
-		},
-		ReportInterval: d.cfg.ReportInterval,
-	})
+	o := replicaOptions(d.cfg, c)
+	o.Stream = consumed{d.conn.Stream(c.Name, stream.StreamConfig{})}
+	o.Snapshots = replica.FromStore(snapshotStore(d.conn, d.cfg.Snapshot.Store, d.cfg.Snapshot.Dir, c.Name, 1), snapshot.Options{})
+	o.Reports = reports{conn: d.conn, node: d.cfg.Node, clock: d.e.clock}
+	o.Logger = d.log
+	r, err := replica.New(o)
 	if err != nil {
 		return nil, err
 	}

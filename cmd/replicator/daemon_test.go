@@ -20,14 +20,18 @@ func TestStackEndsFromTheTop(t *testing.T) {
 	var ended []string
 	s := newStack()
 	ctx, cancel := context.WithCancel(t.Context())
-	for _, name := range []string{"server", "connection", "databases", "http"} {
-		s.start(ctx, func(ctx context.Context) error {
+	until := func(name string) func(context.Context) error {
+		return func(ctx context.Context) error {
 			<-ctx.Done()
 			mu.Lock()
 			defer mu.Unlock()
 			ended = append(ended, name)
 			return ctx.Err()
-		})
+		}
+	}
+	s.startFront(ctx, until("http"))
+	for _, name := range []string{"server", "connection", "databases"} {
+		s.start(ctx, until(name))
 	}
 	cancel()
 	if err := s.wait(ctx); err != nil {

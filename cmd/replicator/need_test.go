@@ -2,10 +2,8 @@ package main
 
 import (
 	"testing"
-	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
-	"github.com/sqlite-replicator/replicator/internal/config"
 	"github.com/sqlite-replicator/replicator/primary"
 	"github.com/sqlite-replicator/replicator/replica"
 	"github.com/sqlite-replicator/replicator/stream"
@@ -28,17 +26,5 @@ func TestNeed(t *testing.T) {
 		if got := need(r, here); got != c.want {
 			t.Errorf("%s of lineage %s: %+v, want %+v", c.state, c.lineage, got, c.want)
 		}
-	}
-}
-
-// TestCaptureSettings: what is configured is what the primary gets.
-func TestCaptureSettings(t *testing.T) {
-	c := config.Capture{TurnoverSize: 1, RepinFrames: 2, MaxStall: 3, PollInterval: 4 * time.Millisecond, SyncSource: true}
-	want := primary.CaptureOptions{
-		MaxSQLiteWAL: 5, TurnoverBytes: 1, RepinFrames: 2, MaxStall: 3, SpillBytes: spillBytes, SyncSource: true,
-		PollInterval: 4 * time.Millisecond,
-	}
-	if got := captureOptions(c, config.PrimaryDatabase{MaxSQLiteWAL: 5}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

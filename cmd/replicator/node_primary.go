@@ -161,22 +161,9 @@ func stalls(h *primary.StallHistogram) *web.Stalls {
 	return s
 }
 
-func (n *primaryNode) find(db string) (*sourceDatabase, error) {
-	for _, d := range n.databases {
-		if d.name != db {
-			continue
-		}
-		if err := d.err(); err != nil {
-			return nil, fmt.Errorf("%w: %w: %w", web.ErrUnavailable, errStopped, err)
-		}
-		return d, nil
-	}
-	return nil, unknown(db)
-}
-
 // Sync implements web.Source.
 func (n *primaryNode) Sync(ctx context.Context, db string, replicas int) (web.Position, error) {
-	d, err := n.find(db)
+	d, err := find(n.databases, db)
 	if err != nil {
 		return web.Position{}, err
 	}
@@ -192,7 +179,7 @@ const lookEvery = 10 * time.Millisecond
 
 // Wait implements web.Source: on a primary, applied means published.
 func (n *primaryNode) Wait(ctx context.Context, db string, want web.Position) (web.Position, error) {
-	d, err := n.find(db)
+	d, err := find(n.databases, db)
 	if err != nil {
 		return web.Position{}, err
 	}
@@ -219,7 +206,7 @@ func (n *primaryNode) Verify(_ context.Context, db string) (web.Verification, er
 
 // Snapshot implements web.Source.
 func (n *primaryNode) Snapshot(ctx context.Context, db string) (web.Snapshot, error) {
-	d, err := n.find(db)
+	d, err := find(n.databases, db)
 	if err != nil {
 		return web.Snapshot{}, err
 	}

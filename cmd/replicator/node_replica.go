@@ -152,23 +152,10 @@ func (d *copyDatabase) details(s replica.Status, connected bool) web.Details {
 	return all
 }
 
-func (n *replicaNode) find(db string) (*copyDatabase, error) {
-	for _, d := range n.databases {
-		if d.name != db {
-			continue
-		}
-		if err := d.err(); err != nil {
-			return nil, fmt.Errorf("%w: %w: %w", web.ErrUnavailable, errStopped, err)
-		}
-		return d, nil
-	}
-	return nil, unknown(db)
-}
-
 // Sync implements web.Source: it asks the primary and waits until this replica
 // has applied what it says, so that a read here sees every earlier commit.
 func (n *replicaNode) Sync(ctx context.Context, db string, replicas int) (web.Position, error) {
-	d, err := n.find(db)
+	d, err := find(n.databases, db)
 	if err != nil {
 		return web.Position{}, err
 	}
@@ -196,7 +183,7 @@ func absent(ctx context.Context, err error) error {
 
 // Wait implements web.Source.
 func (n *replicaNode) Wait(ctx context.Context, db string, want web.Position) (web.Position, error) {
-	d, err := n.find(db)
+	d, err := find(n.databases, db)
 	if err != nil {
 		return web.Position{}, err
 	}
@@ -207,7 +194,7 @@ func (n *replicaNode) Wait(ctx context.Context, db string, want web.Position) (w
 // Verify implements web.Source: the primary freezes its state, this replica goes
 // to exactly the same LSN, and both hash every row.
 func (n *replicaNode) Verify(ctx context.Context, db string) (v web.Verification, err error) {
-	d, err := n.find(db)
+	d, err := find(n.databases, db)
 	if err != nil {
 		return v, err
 	}
