@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sqlite-replicator/replicator/internal/loopback"
 	"github.com/sqlite-replicator/replicator/stream"
 )
 
@@ -93,40 +93,13 @@ func playNATS(args []string) error {
 	return nil
 }
 
-// addresses remembers which ones were given out: the system gives a port again as
-// soon as nobody listens on it, and whoever got it first may not listen yet.
-type addresses struct {
-	mu    sync.Mutex
-	given map[string]bool
-}
-
-// free is a loopback address that nobody has and nobody was given.
-func (a *addresses) free() (string, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", err
-		}
-		address := l.Addr().String()
-		if err := l.Close(); err != nil {
-			return "", err
-		}
-		if !a.given[address] {
-			a.given[address] = true
-			return address, nil
-		}
-	}
-}
-
 // given is shared by all tests of this process.
-var given = addresses{given: map[string]bool{}}
+var given loopback.Addresses
 
 // address is a free one on this machine.
 func address(t *testing.T) string {
 	t.Helper()
-	a, err := given.free()
+	a, err := given.Free()
 	if err != nil {
 		t.Fatal(err)
 	}

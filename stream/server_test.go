@@ -15,17 +15,21 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sqlite-replicator/replicator/internal/loopback"
 )
+
+// given is shared by all tests of this process.
+var given loopback.Addresses
 
 // freePort is a loopback address that nobody listens on.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	a, err := given.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return a
 }
 
 func TestPortInUse(t *testing.T) {

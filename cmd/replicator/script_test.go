@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sqlite-replicator/replicator/internal/loopback"
 )
 
 func TestMain(m *testing.M) {
@@ -39,19 +41,16 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// freeports holds all ports until it has found the last, so that they differ.
+// given is shared by all scripts of this process.
+var given loopback.Addresses
+
 func freeports(ts *testscript.TestScript, _ bool, names []string) {
-	var listeners []net.Listener
 	for _, name := range names {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		address, err := given.Free()
 		ts.Check(err)
-		listeners = append(listeners, l)
-		_, port, err := net.SplitHostPort(l.Addr().String())
+		_, port, err := net.SplitHostPort(address)
 		ts.Check(err)
 		ts.Setenv(name, port)
-	}
-	for _, l := range listeners {
-		ts.Check(l.Close())
 	}
 }
 
