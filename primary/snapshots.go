@@ -66,7 +66,10 @@ type snapshotter struct {
 }
 
 func newSnapshotter(p *Pipeline) *snapshotter {
-	return &snapshotter{needs: needs{most: p.o.Snapshot.MaxHeld}, p: p, requests: make(chan chan error), wake: make(chan struct{}, 1), acked: ackHistory{keep: p.o.ChangeLog.RetainFor}, readBack: reverifier{p: p}}
+	return &snapshotter{
+		p: p, requests: make(chan chan error), wake: make(chan struct{}, 1),
+		acked: ackHistory{keep: p.o.ChangeLog.RetainFor}, readBack: reverifier{p: p}, needs: needs{most: p.o.Snapshot.MaxHeld},
+	}
 }
 
 // Run makes a snapshot whenever one is due or asked for, and trims.
@@ -96,15 +99,14 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 			}
 		}
 		err := s.make(ctx)
+		if ctx.Err() == nil { // else that is why it ended, and no failure
+			s.report(err)
+			s.untrimmed = s.untrimmed || err == nil
+			s.trim(ctx)
+		}
 		if asked != nil {
 			asked <- err
 		}
-		if ctx.Err() != nil { // which is why it ended, and no failure
-			return ctx.Err()
-		}
-		s.report(err)
-		s.untrimmed = s.untrimmed || err == nil
-		s.trim(ctx)
 	}
 }
 
@@ -123,7 +125,9 @@ func (s *snapshotter) tick(ctx context.Context, log *wal.Log) (due bool, err err
 			return false, err
 		}
 	}
-	s.lookAtStream(ctx)
+	if s.p.o.Clock().Sub(s.looked) >= crowdedEvery {
+		s.lookAtStream(ctx)
+	}
 	s.untrimmed = s.untrimmed || s.readBack.foundDamage()
 	s.trim(ctx)
 	return s.due(log), nil
@@ -270,14 +274,10 @@ func (o SnapshotOptions) interval() time.Duration {
 	return o.Interval
 }
 
-// lookAtStream notes where the stream begins, and whether it is four fifths
-// full: then a snapshot lets it be trimmed before it refuses records.
+// lookAtStream notes where the stream begins, what it holds, and whether it is four
+// fifths full: then a snapshot lets it be trimmed before it refuses records.
 func (s *snapshotter) lookAtStream(ctx context.Context) {
-	now := s.p.o.Clock()
-	if now.Sub(s.looked) < crowdedEvery {
-		return
-	}
-	s.looked = now
+	s.looked = s.p.o.Clock()
 	state, err := s.p.o.Stream.State(ctx)
 	if err != nil {
 		return // the shipper reports it
@@ -291,7 +291,8 @@ func (s *snapshotter) lookAtStream(ctx context.Context) {
 	}
 }
 
-// Snapshot makes a snapshot now and returns when it is complete.
+// Snapshot makes a snapshot now and returns when it is complete and what it makes
+// superfluous is gone, as far as it can go yet.
 func (p *Pipeline) Snapshot(ctx context.Context) (snapshot.Manifest, error) {
 	done := make(chan error, 1)
 	select {
@@ -413,106 +414,6 @@ func (s *snapshotter) resting() error {
 	return nil
 }
 
-// trim deletes, once after each new snapshot, old snapshots and then what no
-// kept snapshot needs of the stream. What fails is tried again at the next tick.
-func (s *snapshotter) trim(ctx context.Context) {
-	now := s.p.o.Clock()
-	if !s.untrimmed && s.held && now.Sub(s.trimmed) >= holdLook {
-		s.untrimmed = true
-	}
-	if !s.untrimmed || s.p.published() == 0 { // until then another primary may own stream and snapshots
-		return
-	}
-	s.mu.Lock()
-	lineage, newest := s.newest.Position.Lineage, s.newest.ID
-	s.mu.Unlock()
-	s.held, s.trimmed = false, now
-	_, oldest, err := snapshot.Retain(ctx, s.p.o.Snapshots, snapshot.Retention{
-		Keep: s.p.o.Snapshot.Keep, Hold: s.needs.snapshots(now, lineage, &s.held),
-		Drop: func(m snapshot.Manifest) bool {
-			return m.Position.Lineage != lineage || m.ID != newest && s.readBack.isDamaged(m.ID)
-		},
-	})
-	if err == nil && oldest > 0 {
-		err = s.purge(ctx, oldest)
-	}
-	s.untrimmed = err != nil
-	if err != nil && ctx.Err() == nil {
-		s.p.o.Logger.Debug("trimming failed; it is tried again", "err", err)
-	}
-}
-
-// purge trims the stream below the oldest snapshot and what replicas hold within
-// the bounds or, where it is nearly full, below the newest.
-func (s *snapshotter) purge(ctx context.Context, oldest cdc.LSN) error {
-	s.mu.Lock()
-	s.oldest = oldest
-	keep := oldest
-	now, o := s.p.o.Clock(), s.p.o.Snapshot
-	old := o.StreamAge > 0 && !s.demand.oldest.IsZero() && now.Sub(s.demand.oldest) > o.StreamAge
-	switch {
-	case s.crowded:
-		keep, s.crowded = s.newest.Position.LSN, false
-	case !old && s.demand.bytes <= uint64(o.MaxHeld):
-		keep = s.needs.lowest(now, oldest)
-		s.held = s.held || keep < oldest
-	}
-	s.mu.Unlock()
-	published := s.p.published()
-	if published == 0 {
-		return nil
-	}
-	return s.p.o.Stream.PurgeBelow(ctx, min(keep, published))
-}
-
-// trimLog deletes segments of the change log that are not needed to rebuild the
-// stream: below the oldest snapshot, which was read back, and acknowledged long
-// enough ago to be durable on the other side. A change log past its bound keeps less, and in the
-// end gives up what waits to be published: then the stream goes on above it and
-// replicas take up a snapshot.
-func (s *snapshotter) trimLog(log *wal.Log) error {
-	s.mu.Lock()
-	oldest, newest := s.oldest, s.newest.Position.LSN
-	s.mu.Unlock()
-	defer s.p.changed.notify()
-	for _, below := range []cdc.LSN{min(oldest, s.readBack.below(), s.acked.before(s.p.o.Clock())), min(newest, s.p.published()), log.Durable()} {
-		if err := log.Trim(below); err != nil {
-			return err
-		}
-		if max := s.p.o.ChangeLog.MaxBytes; max <= 0 || log.Size() <= max {
-			return nil
-		}
-	}
-	return nil
-}
-
-// makeRoom frees space in a full stream: it keeps only what the newest snapshot
-// needs, and makes a new snapshot when that is not enough. When one transaction
-// is larger than the stream, the stream goes on above the snapshot.
-func (s *snapshotter) makeRoom(ctx context.Context) error {
-	stream, published := s.p.o.Stream, s.p.published()
-	state, err := stream.State(ctx)
-	if err != nil {
-		return err
-	}
-	if newest := s.newestLSN(); newest > state.First && newest <= published {
-		return stream.PurgeBelow(ctx, newest)
-	}
-	if err := s.resting(); err != nil {
-		return err
-	}
-	m, err := s.p.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	at := m.Position.LSN
-	if at <= published {
-		return stream.PurgeBelow(ctx, at)
-	}
-	s.p.o.Logger.Warn("the stream is too small for what waits to be published; replicas take up a new snapshot", "lsn", at)
-	return stream.PurgeThrough(ctx, at)
-}
-
 // freeze gives a frozen state of the source.
 func (p *Pipeline) freeze(ctx context.Context) (f *Frozen, err error) {
 	err = p.ask(ctx, func(c *capture) error {
@@ -521,34 +422,4 @@ func (p *Pipeline) freeze(ctx context.Context) (f *Frozen, err error) {
 		return err
 	})
 	return f, err
-}
-
-// An ackHistory remembers what had been acknowledged a while ago.
-type ackHistory struct {
-	keep  time.Duration
-	marks []ackMark // oldest first
-}
-
-type ackMark struct {
-	at  time.Time
-	lsn cdc.LSN
-}
-
-// note adds a mark, at most 60 for the time that is kept.
-func (a *ackHistory) note(now time.Time, lsn cdc.LSN) {
-	if n := len(a.marks); n > 0 && now.Sub(a.marks[n-1].at) < a.keep/60 {
-		return
-	}
-	a.marks = append(a.marks, ackMark{now, lsn})
-	for len(a.marks) > 1 && now.Sub(a.marks[1].at) >= a.keep {
-		a.marks = a.marks[1:]
-	}
-}
-
-// before is the last LSN known to have been acknowledged for long enough.
-func (a *ackHistory) before(now time.Time) cdc.LSN {
-	if len(a.marks) == 0 || now.Sub(a.marks[0].at) < a.keep {
-		return 0
-	}
-	return a.marks[0].lsn
 }

@@ -1,0 +1,144 @@
+package primary
+
+import (
+	"context"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/wal"
+)
+
+// trim deletes, once after each new snapshot, old snapshots and then what no
+// kept snapshot needs of the stream. What fails is tried again at the next tick.
+func (s *snapshotter) trim(ctx context.Context) {
+	now := s.p.o.Clock()
+	if !s.untrimmed && s.held && now.Sub(s.trimmed) >= holdLook {
+		s.untrimmed = true
+	}
+	if !s.untrimmed || s.p.published() == 0 { // until then another primary may own stream and snapshots
+		return
+	}
+	s.mu.Lock()
+	lineage, newest := s.newest.Position.Lineage, s.newest.ID
+	s.mu.Unlock()
+	s.held, s.trimmed = false, now
+	_, oldest, err := snapshot.Retain(ctx, s.p.o.Snapshots, snapshot.Retention{
+		Keep: s.p.o.Snapshot.Keep, Hold: s.needs.snapshots(now, lineage, &s.held),
+		Drop: func(m snapshot.Manifest) bool {
+			return m.Position.Lineage != lineage || m.ID != newest && s.readBack.isDamaged(m.ID)
+		},
+	})
+	done := err == nil
+	if done && oldest > 0 {
+		done, err = s.purge(ctx, oldest)
+	}
+	s.untrimmed = !done
+	if err != nil && ctx.Err() == nil {
+		s.p.o.Logger.Debug("trimming failed; it is tried again", "err", err)
+	}
+}
+
+// purge trims the stream below the oldest snapshot and what replicas hold within
+// the bounds or, where it is nearly full, below the newest. It is done when all
+// that is to go was published, and so is gone.
+func (s *snapshotter) purge(ctx context.Context, oldest cdc.LSN) (done bool, err error) {
+	s.lookAtStream(ctx)
+	s.mu.Lock()
+	s.oldest = oldest
+	keep := oldest
+	now, o := s.p.o.Clock(), s.p.o.Snapshot
+	old := o.StreamAge > 0 && !s.demand.oldest.IsZero() && now.Sub(s.demand.oldest) > o.StreamAge
+	switch {
+	case s.crowded:
+		keep, s.crowded = s.newest.Position.LSN, false
+	case !old && s.demand.bytes <= uint64(o.MaxHeld):
+		keep = s.needs.lowest(now, oldest)
+		s.held = s.held || keep < oldest
+	}
+	s.mu.Unlock()
+	published := s.p.published()
+	if published == 0 {
+		return false, nil
+	}
+	err = s.p.o.Stream.PurgeBelow(ctx, min(keep, published))
+	return err == nil && keep <= published, err
+}
+
+// trimLog deletes segments of the change log that are not needed to rebuild the
+// stream: below the oldest snapshot, which was read back, and acknowledged long
+// enough ago to be durable on the other side. A change log past its bound keeps less, and in the
+// end gives up what waits to be published: then the stream goes on above it and
+// replicas take up a snapshot.
+func (s *snapshotter) trimLog(log *wal.Log) error {
+	s.mu.Lock()
+	oldest, newest := s.oldest, s.newest.Position.LSN
+	s.mu.Unlock()
+	defer s.p.changed.notify()
+	for _, below := range []cdc.LSN{min(oldest, s.readBack.below(), s.acked.before(s.p.o.Clock())), min(newest, s.p.published()), log.Durable()} {
+		if err := log.Trim(below); err != nil {
+			return err
+		}
+		if max := s.p.o.ChangeLog.MaxBytes; max <= 0 || log.Size() <= max {
+			return nil
+		}
+	}
+	return nil
+}
+
+// makeRoom frees space in a full stream: it keeps only what the newest snapshot
+// needs, and makes a new snapshot when that is not enough. When one transaction
+// is larger than the stream, the stream goes on above the snapshot.
+func (s *snapshotter) makeRoom(ctx context.Context) error {
+	stream, published := s.p.o.Stream, s.p.published()
+	state, err := stream.State(ctx)
+	if err != nil {
+		return err
+	}
+	if newest := s.newestLSN(); newest > state.First && newest <= published {
+		return stream.PurgeBelow(ctx, newest)
+	}
+	if err := s.resting(); err != nil {
+		return err
+	}
+	m, err := s.p.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	at := m.Position.LSN
+	if at <= published {
+		return stream.PurgeBelow(ctx, at)
+	}
+	s.p.o.Logger.Warn("the stream is too small for what waits to be published; replicas take up a new snapshot", "lsn", at)
+	return stream.PurgeThrough(ctx, at)
+}
+
+// An ackHistory remembers what had been acknowledged a while ago.
+type ackHistory struct {
+	keep  time.Duration
+	marks []ackMark // oldest first
+}
+
+type ackMark struct {
+	at  time.Time
+	lsn cdc.LSN
+}
+
+// note adds a mark, at most 60 for the time that is kept.
+func (a *ackHistory) note(now time.Time, lsn cdc.LSN) {
+	if n := len(a.marks); n > 0 && now.Sub(a.marks[n-1].at) < a.keep/60 {
+		return
+	}
+	a.marks = append(a.marks, ackMark{now, lsn})
+	for len(a.marks) > 1 && now.Sub(a.marks[1].at) >= a.keep {
+		a.marks = a.marks[1:]
+	}
+}
+
+// before is the last LSN known to have been acknowledged for long enough.
+func (a *ackHistory) before(now time.Time) cdc.LSN {
+	if len(a.marks) == 0 || now.Sub(a.marks[0].at) < a.keep {
+		return 0
+	}
+	return a.marks[0].lsn
+}
