@@ -131,16 +131,30 @@ func (i *inspector) table(name string) error {
 	if kind == 0 && len(key) > 0 {
 		list = append([]string{key[0]}, list...)
 	}
-	for at, col := range list {
+	for part := range slices.Chunk(list, resultColumns) {
+		if err := i.rows(name, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resultColumns are the columns that a query is asked for: with their types they are
+// fewer than SQLite's limit.
+const resultColumns = 900
+
+func (i *inspector) rows(table string, columns []string) error {
+	list := make([]string, len(columns))
+	for at, col := range columns {
 		list[at] = fmt.Sprintf("typeof(%s),%s", col, col)
 	}
 	// The table itself in the order it is stored in, from no index.
-	return i.c.Query("SELECT "+strings.Join(list, ",")+" FROM "+quote(name)+" NOT INDEXED", nil, func(r sqlite.Row) error {
+	return i.c.Query("SELECT "+strings.Join(list, ",")+" FROM "+quote(table)+" NOT INDEXED", nil, func(r sqlite.Row) error {
 		facts := make([]string, 0, r.Len()/2)
 		for at := 0; at < r.Len(); at += 2 {
 			facts = append(facts, show(r.Text(at), r, at+1))
 		}
-		i.line(fmt.Sprintf("table %q", name), facts...)
+		i.line(fmt.Sprintf("table %q", table), facts...)
 		return nil
 	})
 }

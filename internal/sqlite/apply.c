@@ -220,7 +220,7 @@ static int read_row(rq_target *t, sqlite3_stmt *stmt, int64_t rowid, const rq_fi
   if (*rc != SQLITE_OK) return RQ_SQL;
   int status = RQ_OK, step = sqlite3_step(stmt);
   if (step == SQLITE_ROW)
-    *rc = rq_row_hash(stmt, t->shape, h);
+    *rc = rq_row_hash(stmt, 0, t->shape, rowid, h);
   else if (step == SQLITE_DONE)
     status = RQ_DIVERGED;
   else

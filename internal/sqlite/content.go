@@ -84,23 +84,39 @@ func (c *Conn) sumTable(ctx context.Context, name string, progress func(uint64))
 	}
 	defer C.rq_shape_free(shape)
 	// Not from a covering index: it is the table that counts.
-	sum, err := c.sum(ctx, "SELECT "+table.summed()+" FROM main."+quote(table.Name)+" NOT INDEXED", shape, progress)
+	from := " FROM main." + quote(table.Name) + " NOT INDEXED"
+	columns, rowids := table.summed(), ""
+	switch rowid := quote(table.RowidName); {
+	case !table.SumsRowid():
+	case len(columns) < maxColumns:
+		columns = append([]string{rowid}, columns...)
+	default: // a SELECT may have as many columns as a table
+		rowids = "SELECT " + rowid + from
+	}
+	sum, err := c.sum(ctx, "SELECT "+selectList(columns)+from, rowids, shape, progress)
 	sum.Name = table.Name
 	return sum, err
 }
 
 func (c *Conn) sumSchema(ctx context.Context) ([2]uint64, error) {
-	shape := C.rq_shape_new(4, 0)
+	const columns = 4
+	shape := C.rq_shape_new(0, columns)
 	if shape == nil {
 		return [2]uint64{}, errNoMemory
 	}
 	defer C.rq_shape_free(shape)
-	sum, err := c.sum(ctx, "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"+unreserved, shape, func(uint64) {})
+	for i := range columns {
+		C.rq_shape_set(shape, C.int(i), 0, 0, 0, nil, 0) // no class: it always counts
+	}
+	sum, err := c.sum(ctx, "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"+unreserved, "", shape, func(uint64) {})
 	return sum.Sum, err
 }
 
-// sum hashes the rows of a query.
-func (c *Conn) sum(ctx context.Context, sql string, shape *C.rq_shape, progress func(uint64)) (TableSum, error) {
+// maxColumns is SQLite's limit of the columns of a table, and of a SELECT.
+const maxColumns = 2000
+
+// sum hashes the rows of a query. rowids, unless empty, is a query for their rowids.
+func (c *Conn) sum(ctx context.Context, sql, rowids string, shape *C.rq_shape, progress func(uint64)) (TableSum, error) {
 	if c.db == nil {
 		return TableSum{}, ErrClosed
 	}
@@ -109,13 +125,20 @@ func (c *Conn) sum(ctx context.Context, sql string, shape *C.rq_shape, progress 
 		return TableSum{}, err
 	}
 	defer C.sqlite3_finalize(stmt)
+	var ids *C.sqlite3_stmt
+	if rowids != "" {
+		if ids, err = c.compile(rowids); err != nil {
+			return TableSum{}, err
+		}
+		defer C.sqlite3_finalize(ids)
+	}
 	defer c.interruptOn(ctx)() // rows may be huge
 	var s C.rq_sum
 	for {
 		if err := ctx.Err(); err != nil {
 			return TableSum{}, err
 		}
-		rc := C.rq_sum_rows(stmt, shape, &s, sumRows)
+		rc := C.rq_sum_rows(stmt, ids, shape, &s, sumRows)
 		if rc == C.SQLITE_INTERRUPT && ctx.Err() != nil {
 			return TableSum{}, ctx.Err()
 		}

@@ -9,7 +9,9 @@ typedef struct {
 } rq_sum;
 
 // rq_sum_rows steps stmt over at most max rows, adding each to s, and returns
-// SQLITE_ROW when there may be more, SQLITE_DONE at the end, or an error code.
-int rq_sum_rows(sqlite3_stmt *stmt, const rq_shape *shape, rq_sum *s, int max);
+// SQLITE_ROW when there may be more, SQLITE_DONE at the end, or an error code. A
+// rowid that counts is the first column of stmt, or is what the statement rowids,
+// unless 0, gives of the same rows.
+int rq_sum_rows(sqlite3_stmt *stmt, sqlite3_stmt *rowids, const rq_shape *shape, rq_sum *s, int max);
 
 #endif

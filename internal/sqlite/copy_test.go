@@ -127,6 +127,32 @@ func TestCopyFromMakesEqual(t *testing.T) {
 
 // TestCopyFromDropsSequenceLast: to drop an AUTOINCREMENT table SQLite deletes its
 // row of sqlite_sequence, which comes after the first such table and before others.
+func TestCopyFromManyColumns(t *testing.T) {
+	for _, key := range []string{"", " INTEGER PRIMARY KEY", " PRIMARY KEY"} {
+		var columns strings.Builder
+		for i := range maxColumns - 1 {
+			fmt.Fprintf(&columns, ", c%d", i)
+		}
+		create := "CREATE TABLE t(k" + key + columns.String() + ")"
+		if key == " PRIMARY KEY" {
+			create += " WITHOUT ROWID"
+		}
+		c, _ := openTest(t, Options{RowSums: true})
+		mustExec(t, c, create)
+		for _, rows := range []string{"", "INSERT INTO t(k, c0, c1998) VALUES(1, 'a', 'b'), (3, 'c', 'd'), (4, 'e', NULL), (5, 'g', 'x')"} {
+			mustExec(t, c, rows)
+			o, path := openTest(t, Options{})
+			mustExec(t, o, create)
+			mustExec(t, o, "INSERT INTO t(k, c0, c1998) VALUES(1, 'a', 'b'), (2, 'y', 'z'), (4, 'e', 'f'), (5, 'g', NULL)")
+			copyDB(t, c, path)
+			if diff := equal(t, c, o); diff != "" {
+				t.Errorf("key%s: %s", key, diff)
+			}
+			mustExec(t, c, "DELETE FROM t")
+		}
+	}
+}
+
 func TestCopyFromDropsSequenceLast(t *testing.T) {
 	src, path := openTest(t, Options{})
 	dst, _ := openTest(t, Options{})
@@ -310,7 +336,7 @@ func TestCopyFromSearchesByKey(t *testing.T) {
 	for name, search := range map[string]string{"t": "USING INTEGER PRIMARY KEY (rowid=?)", "w": "USING PRIMARY KEY (k=? AND d=?)"} {
 		target := targetOf(t, c, name)
 		d := rowDiff{target.Table(), "main." + name, "main." + name}
-		for _, sql := range []string{d.deleteOther(), d.insertAll() + d.missing(),
+		for _, sql := range []string{d.deleteOther(), d.insertAll("") + d.missing(),
 			"DELETE FROM " + target.name() + target.where(1), target.updateSQL([]int{1})} {
 			plan := ""
 			must(t, c.once("EXPLAIN QUERY PLAN "+sql, func(r Row) error { plan += r.Text(3) + "\n"; return nil }))

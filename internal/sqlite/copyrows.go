@@ -45,7 +45,11 @@ func (p *copier) copyTable(name string) error {
 	if err != nil {
 		return err
 	}
-	insert := d.insertAll()
+	late, err := d.late()
+	if err != nil {
+		return err
+	}
+	insert := d.insertAll(late)
 	if full != 0 {
 		if err := p.count(d.deleteOther()); err != nil {
 			return err
@@ -55,6 +59,11 @@ func (p *copier) copyTable(name string) error {
 	before := p.did.Rows
 	if err := p.count(insert); err != nil || p.did.Rows == before {
 		return err
+	}
+	if late != "" {
+		if err := p.exec(d.fill(late)); err != nil {
+			return err
+		}
 	}
 	altered, err := p.c.QueryInt("SELECT EXISTS(" + d.altered() + ")")
 	if err == nil && altered != 0 {
@@ -116,8 +125,13 @@ func (d rowDiff) deleteOther() string {
 // equal narrows identity to rows that read the same in every column.
 func (d rowDiff) equal() string {
 	var b strings.Builder
-	for _, name := range d.columns() {
-		fmt.Fprintf(&b, " AND s.%[1]s IS m.%[1]s COLLATE BINARY AND typeof(s.%[1]s)=typeof(m.%[1]s)", name)
+	// In groups, since an expression may be a thousand levels deep.
+	for group := range slices.Chunk(d.columns(), 50) {
+		b.WriteString(" AND (1")
+		for _, name := range group {
+			fmt.Fprintf(&b, " AND s.%[1]s IS m.%[1]s COLLATE BINARY AND typeof(s.%[1]s)=typeof(m.%[1]s)", name)
+		}
+		b.WriteString(")")
 	}
 	return b.String()
 }
@@ -127,13 +141,37 @@ func (d rowDiff) altered() string {
 	return fmt.Sprintf("SELECT 1 FROM %s AS s WHERE NOT EXISTS(SELECT 1 FROM %s AS m WHERE %s%s)", d.source, d.main, d.identity(), d.equal())
 }
 
-func (d rowDiff) insertAll() string {
+// inserted are the columns of an INSERT, the rowid included.
+func (d rowDiff) inserted() []string {
 	names := d.columns()
 	// A rowid alias is among the columns already.
 	if !d.t.WithoutRowid && d.t.RowidAlias < 0 {
 		names = append([]string{quote(d.t.RowidName)}, names...)
 	}
-	list := strings.Join(names, ",")
+	return names
+}
+
+// late is the column that insertAll leaves NULL for fill, since with the rowid there
+// is one more than a SELECT may have; "" otherwise.
+func (d rowDiff) late() (string, error) {
+	if len(d.inserted()) <= maxColumns {
+		return "", nil
+	}
+	for _, col := range d.t.Columns {
+		if col.Generated == None && !col.NotNull && !col.HasDefault && col.PK == 0 {
+			return quote(col.Name), nil
+		}
+	}
+	return "", fmt.Errorf("it has %d columns, of which none may be NULL and has no default: it cannot be compared row by row", len(d.t.Columns))
+}
+
+func (d rowDiff) fill(late string) string {
+	return fmt.Sprintf("UPDATE OR ABORT %s AS m SET %[2]s=s.%[2]s FROM %s AS s WHERE %s AND m.%[2]s IS NULL AND s.%[2]s IS NOT NULL",
+		d.main, late, d.source, d.identity())
+}
+
+func (d rowDiff) insertAll(late string) string {
+	list := strings.Join(slices.DeleteFunc(d.inserted(), func(name string) bool { return name == late }), ",")
 	return fmt.Sprintf("INSERT OR ABORT INTO %s(%s) SELECT %s FROM %s AS s", d.main, list, list, d.source)
 }
 

@@ -96,14 +96,16 @@ static int missing(sqlite3_stmt *stmt, int i, const rq_value *v) {
   return 1;
 }
 
-int rq_row_hash(sqlite3_stmt *stmt, const rq_shape *s, uint64_t out[2]) {
+int rq_row_hash(sqlite3_stmt *stmt, int first, const rq_shape *s, int64_t rowid, uint64_t out[2]) {
   hash h = {0x9e3779b97f4a7c15u, 0xc2b2ae3d27d4eb4fu};
-  int n = s->fixed + s->columns;
-  while (n > s->fixed && missing(stmt, n - 1, &s->missing[n - 1 - s->fixed])) n--;
+  int n = s->columns;
+  while (n > 0 && missing(stmt, first + n - 1, &s->missing[n - 1])) n--;
+  if (s->rowid) block(&h, SQLITE_INTEGER, (uint64_t)rowid);
   for (int i = 0; i < n; i++) {
-    int rc = value(&h, stmt, i);
+    int rc = value(&h, stmt, first + i);
     if (rc != SQLITE_OK) return rc;
   }
+  n += s->rowid;
   h.a ^= (uint64_t)n;
   h.b ^= (uint64_t)n;
   h.a += h.b;
@@ -115,10 +117,10 @@ int rq_row_hash(sqlite3_stmt *stmt, const rq_shape *s, uint64_t out[2]) {
   return SQLITE_OK;
 }
 
-rq_shape *rq_shape_new(int fixed, int columns) {
+rq_shape *rq_shape_new(int rowid, int columns) {
   rq_shape *s = calloc(1, sizeof *s);
   if (!s) return 0;
-  s->fixed = fixed;
+  s->rowid = rowid;
   s->columns = columns;
   s->missing = calloc(columns + 1, sizeof *s->missing);
   if (!s->missing) {

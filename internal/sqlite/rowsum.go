@@ -5,38 +5,35 @@ package sqlite
 import "C"
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
 )
 
-// summed is the list of what a SELECT reads to hash the rows of t.
-func (t Table) summed() string {
-	var list []string
-	if t.SumsRowid() {
-		list = append(list, quote(t.RowidName))
-	}
+// summed are the columns that a SELECT reads to hash the rows of t, quoted.
+func (t Table) summed() (list []string) {
 	for _, i := range t.Summed() {
 		list = append(list, quote(t.Columns[i].Name))
 	}
-	if len(list) == 0 { // only a key that does not count: a SELECT needs a column
-		list = append(list, "NULL")
-	}
-	return strings.Join(list, ",")
+	return list
 }
 
-// shape makes what rq_row_hash needs for a SELECT of t.summed.
+// selectList is a list for a SELECT, which needs a column.
+func selectList(list []string) string { return cmp.Or(strings.Join(list, ","), "NULL") }
+
+// shape makes what rq_row_hash needs for the rows of t.
 func (c *Conn) shape(t Table) (*C.rq_shape, error) {
 	missing, err := c.Missing(t)
 	if err != nil {
 		return nil, err
 	}
 	columns := t.Summed()
-	fixed := 0
+	rowid := 0
 	if t.SumsRowid() {
-		fixed = 1
+		rowid = 1
 	}
-	s := C.rq_shape_new(C.int(fixed), C.int(len(columns)))
+	s := C.rq_shape_new(C.int(rowid), C.int(len(columns)))
 	if s == nil {
 		return nil, errNoMemory
 	}
@@ -83,5 +80,5 @@ func (t *Target) TakeSum() (sum [2]uint64) {
 
 // selectSQL reads the row that a change is about.
 func (t *Target) selectSQL() string {
-	return "SELECT " + t.table.summed() + " FROM " + t.name() + " NOT INDEXED" + t.where(1)
+	return "SELECT " + selectList(t.table.summed()) + " FROM " + t.name() + " NOT INDEXED" + t.where(1)
 }
