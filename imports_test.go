@@ -24,13 +24,14 @@ var arrows = map[string][]string{
 	"internal/loopback":   {},
 	"internal/sqlite":     {},
 	"internal/sqlitefile": {},
+	"internal/tick":       {},
 	"wal":                 {"cdc", "internal/durable"},
 	"snapshot":            {"cdc", "internal/durable"},
-	"stream":              {"cdc"},
-	"primary":             {"cdc", "internal/durable", "internal/sqlite", "internal/sqlitefile", "snapshot", "wal"},
-	"replica":             {"cdc", "internal/durable", "internal/sqlite", "internal/sqlitefile", "snapshot"},
+	"stream":              {"cdc", "internal/tick"},
+	"primary":             {"cdc", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot", "wal"},
+	"replica":             {"cdc", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot"},
 	"web":                 {"cdc"},
-	"cmd/replicator":      {"cdc", "internal/config", "internal/durable", "internal/sqlite", "internal/sqlitefile", "primary", "replica", "snapshot", "stream", "wal", "web"},
+	"cmd/replicator":      {"cdc", "internal/config", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "primary", "replica", "snapshot", "stream", "wal", "web"},
 	".":                   {},
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/durable"
+	"github.com/sqlite-replicator/replicator/internal/tick"
 	"github.com/sqlite-replicator/replicator/snapshot"
 	"github.com/sqlite-replicator/replicator/wal"
 )
@@ -291,6 +292,8 @@ const (
 	firstNap = 50 * time.Microsecond
 	lastNap  = 500 * time.Millisecond // the longest, unless CaptureOptions say another
 	blindNap = 10 * time.Millisecond  // the longest where nothing announces changes
+
+	togetherFrom = 250 * time.Millisecond // pauses from here end together with those of other databases
 )
 
 // follow is the loop of a term.
@@ -332,6 +335,9 @@ func (p *Pipeline) wait(ctx context.Context, c *capture, w *watcher, pause time.
 	if pause < time.Millisecond {
 		nap(pause)
 		pause = 0
+	}
+	if pause >= togetherFrom {
+		pause = tick.Until(time.Now(), pause)
 	}
 	t := time.NewTimer(pause)
 	defer t.Stop()

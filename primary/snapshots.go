@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/tick"
 	"github.com/sqlite-replicator/replicator/snapshot"
 	"github.com/sqlite-replicator/replicator/wal"
 )
@@ -77,8 +78,8 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 	s.recalled = false
 	var readers sync.WaitGroup
 	defer readers.Wait()
-	tick := time.NewTicker(dueEvery)
-	defer tick.Stop()
+	ticks := tick.NewTicker(dueEvery)
+	defer ticks.Stop()
 	for {
 		var asked chan error
 		select {
@@ -86,7 +87,8 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 			return ctx.Err()
 		case asked = <-s.requests:
 		case <-s.wake:
-		case <-tick.C:
+		case <-ticks.C:
+			ticks.Next()
 		}
 		if asked == nil {
 			due, err := s.tick(ctx, log)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sqlite-replicator/replicator/internal/tick"
 )
 
 // resolve gives an absolute path without symbolic links. What it leads to need not
@@ -116,7 +118,7 @@ func (r *Replica) watch(ctx context.Context) (_ context.Context, stop func()) {
 	g := r.a.guard
 	go func() {
 		defer close(done)
-		for r.o.Clock.Sleep(ctx, watchEvery) == nil {
+		for r.o.Clock.Sleep(ctx, tick.Until(r.o.Clock.Now(), watchEvery)) == nil {
 			err := g.unmoved()
 			if path, rerr := resolve(r.name); err == nil && (rerr != nil || path != r.o.Path) {
 				err = &displaced{path: r.name}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/durable"
+	"github.com/sqlite-replicator/replicator/internal/tick"
 )
 
 // A Stream gives the records of one database's change log.
@@ -287,15 +288,15 @@ func (r *Replica) report(ctx context.Context) error {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	}
-	tick := make(chan struct{})
+	due := make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		for {
-			if err := r.o.Clock.Sleep(ctx, r.o.ReportInterval); err != nil {
+			if err := r.o.Clock.Sleep(ctx, tick.Until(r.o.Clock.Now(), r.o.ReportInterval)); err != nil {
 				return err
 			}
 			select {
-			case tick <- struct{}{}:
+			case due <- struct{}{}:
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
@@ -310,7 +311,7 @@ func (r *Replica) report(ctx context.Context) error {
 			}
 			select {
 			case <-changed:
-			case <-tick:
+			case <-due:
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}

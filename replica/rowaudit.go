@@ -9,6 +9,7 @@ import (
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
+	"github.com/sqlite-replicator/replicator/internal/tick"
 )
 
 const (
@@ -76,7 +77,7 @@ func (a *auditor) run(ctx context.Context) {
 			a.log.Warn("cannot read the replica's tables to prove them; trying again", "err", err)
 			fallthrough
 		default:
-			_ = a.clock.Sleep(ctx, auditNap) // the loop looks at ctx
+			_ = a.clock.Sleep(ctx, tick.Until(a.clock.Now(), auditNap)) // the loop looks at ctx
 		}
 	}
 }

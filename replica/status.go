@@ -267,10 +267,11 @@ func (b *board) judge() {
 func (b *board) hear(h Heartbeat) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	news := b.heard == nil || b.heard.Position != h.Position || b.heard.Published != h.Published
 	b.heard = &h
 	b.s.Source = Source{Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published, HeardAt: &h.ReceivedAt}
 	b.judge()
-	if b.changed != nil { // what is applied may count only now
+	if news && b.changed != nil { // what is applied may count only now
 		close(b.changed)
 		b.changed = nil
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/tick"
 )
 
 const (
@@ -149,7 +150,7 @@ func (c *consumption) open(ctx context.Context) (jetstream.Consumer, error) {
 // deliver hands records over as they come, and looks after the stream while
 // none do.
 func (c *consumption) deliver(ctx context.Context, p *pump, link uint64) error {
-	poll := time.NewTicker(c.s.cfg.Poll)
+	poll := tick.NewTicker(c.s.cfg.Poll)
 	defer poll.Stop()
 	w := watch{at: c.want}
 	for {
@@ -163,6 +164,7 @@ func (c *consumption) deliver(ctx context.Context, p *pump, link uint64) error {
 				return err
 			}
 		case <-poll.C:
+			poll.Next()
 			if err := c.watch(ctx, &w); err != nil {
 				return err
 			}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/tick"
 )
 
 const (
@@ -102,8 +103,8 @@ func (s *Stream) Publish(ctx context.Context, after cdc.LSN, next func(context.C
 // until the next record.
 func (p *publication) watch(ctx context.Context, stop context.CancelCauseFunc) {
 	const looks = 4 // in a Poll, so that the one in which the last answer came does not count whole
-	tick := time.NewTicker(p.s.cfg.Poll / looks)
-	defer tick.Stop()
+	ticks := tick.NewTicker(p.s.cfg.Poll / looks)
+	defer ticks.Stop()
 	settled, quiet := p.settled.Load(), 0
 	for {
 		changed := p.s.conn.Changed()
@@ -113,7 +114,8 @@ func (p *publication) watch(ctx context.Context, stop context.CancelCauseFunc) {
 		}
 		select {
 		case <-changed:
-		case <-tick.C:
+		case <-ticks.C:
+			ticks.Next()
 			quiet++
 			if now := p.settled.Load(); now != settled {
 				settled, quiet = now, 0

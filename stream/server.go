@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/sqlite-replicator/replicator/internal/tick"
 )
 
 // DefaultMaxPayload is the largest message that an embedded server takes unless
@@ -194,15 +196,16 @@ func (s *Server) run(ctx context.Context) error {
 // a full disk say, a stream refuses whatever comes until JetStream starts again,
 // and does not say so to the publisher: start it again once there is room.
 func (s *Server) attend(ctx context.Context, log *serverLog) error {
-	tick := time.NewTicker(attendEvery)
-	defer tick.Stop()
+	ticks := tick.NewTicker(attendEvery)
+	defer ticks.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-log.fatal:
 			return err
-		case <-tick.C:
+		case <-ticks.C:
+			ticks.Next()
 			if s.ns.JetStreamEnabled() && !log.broken.Load() || !s.hasRoom() {
 				continue
 			}

@@ -18,8 +18,8 @@ import (
 	"github.com/sqlite-replicator/replicator/web"
 )
 
-// heartbeatEvery is the time between two heartbeats; replicas call a path dead
-// after 5 s without one.
+// heartbeatEvery is the time between two heartbeats; where nothing happens it is
+// twice as long. Replicas call a path dead after 5 s without one.
 const heartbeatEvery = 500 * time.Millisecond
 
 // A primaryDaemon is a running primary.

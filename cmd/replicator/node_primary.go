@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/tick"
 	"github.com/sqlite-replicator/replicator/primary"
 	"github.com/sqlite-replicator/replicator/replica"
 	"github.com/sqlite-replicator/replicator/stream"
@@ -29,17 +30,23 @@ func (d *sourceDatabase) beat(ctx context.Context, conn *stream.Conn, node strin
 	if err := conn.OnReports(ctx, d.name, d.heard); err != nil {
 		return err
 	}
-	tick := time.NewTicker(heartbeatEvery)
-	defer tick.Stop()
-	for {
+	ticks := tick.NewTicker(heartbeatEvery)
+	defer ticks.Stop()
+	var said cdc.Position
+	for rested := false; ; {
 		s := d.pipeline.Status()
 		if s.Position.LSN > 0 {
 			d.backlog.note(mark{d.clock(), s.Position.LSN, s.Totals}, s.LSN.Published)
-			// Not connected: replicas notice by the silence, and conn has said it.
-			_ = conn.SendHeartbeat(d.name, heartbeat(s, node, d.clock()))
+			h := heartbeat(s, node, d.clock())
+			if rested = !rested && h.Position == said && s.Position.LSN == said.LSN; !rested {
+				// Not connected: replicas notice by the silence, and conn has said it.
+				_ = conn.SendHeartbeat(d.name, h)
+			}
+			said = h.Position
 		}
 		select {
-		case <-tick.C:
+		case <-ticks.C:
+			ticks.Next()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
