@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -134,12 +135,13 @@ func (o Options) Where() string {
 // nil. What is wrong with the options themselves comes back at the second try.
 func refused(err error) error {
 	var cert *tls.CertificateVerificationError
+	var alert *net.OpError // the server ends the handshake: it wants a certificate, or another one
 	switch {
 	case err == nil:
 		return nil
 	case condition(err) == ErrAuth:
 		return fmt.Errorf("%w (%w)", ErrAuth, err)
-	case errors.As(err, &cert), errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
+	case errors.As(err, &cert), errors.As(err, &alert) && alert.Op == "remote error", errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
 		return fmt.Errorf("%w (%w)", ErrTLS, err)
 	}
 	return nil

@@ -37,9 +37,10 @@ var (
 	// errOffline is an ErrUnavailable that is no riddle: nothing was asked.
 	errOffline = &Condition{word: "unavailable", text: "not connected to NATS", is: ErrUnavailable}
 	// ErrAuth: NATS refused the credentials. Retrying cannot help.
-	ErrAuth = &Condition{word: "auth", text: "NATS refused the credentials; check nats.user, nats.password, nats.token or nats.creds_file"}
-	// ErrTLS: the TLS handshake failed on a certificate.
-	ErrTLS = &Condition{word: "tls", text: "NATS has a certificate that is not trusted; check nats.tls"}
+	ErrAuth = &Condition{word: "auth", text: "NATS refused the credentials; check nats.user, nats.password, nats.token, nats.creds_file or nats.nkey_file"}
+	// ErrTLS: the TLS handshake failed on a certificate of either side, or only one
+	// of them wants one. Retrying cannot help.
+	ErrTLS = &Condition{word: "tls", text: "NATS and this node do not agree on TLS or on a certificate; check nats.tls"}
 	// ErrPortInUse: the embedded server cannot listen.
 	ErrPortInUse = &Condition{word: "port_in_use", text: "the port is in use; stop the other program or set nats.listen to a free port"}
 	// ErrSequence: the stream does not end where the publisher expects, or
