@@ -38,7 +38,11 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 			final = true
 		}
 	}
-	if !again { // a trouble that lasts is one line
+	switch {
+	case again: // a trouble that lasts is one line
+	case errors.Is(err, ErrNoSnapshot) && r.a == nil: // as at every first start
+		r.o.Logger.Info("nothing to start from yet", "err", err)
+	default:
 		r.o.Logger.Warn("replica stopped applying", "err", err, "final", final)
 	}
 	if r.a != nil { // keep other writers out meanwhile

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/sqlite-replicator/replicator/internal/config"
 	"github.com/sqlite-replicator/replicator/snapshot"
 	"github.com/sqlite-replicator/replicator/stream"
@@ -30,6 +32,33 @@ type access struct {
 	nats      stream.Options
 	patience  time.Duration
 	conn      *stream.Conn // nil until it is needed
+}
+
+// A place names one database in what nodes keep outside of themselves.
+type place struct{ config, db string }
+
+func (p *place) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.config, "config", "", "configuration of the primary or a replica (required)")
+	cmd.Flags().StringVar(&p.db, "db", "", "name of the database; not needed when there is one")
+	require(cmd, "config")
+}
+
+// visit finds the database and the store of its snapshots.
+func (p *place) visit(ctx context.Context, e *environment, do func(a *access, db string, store snapshot.Store) error) error {
+	a, err := openAccess(e, p.config)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	db, err := a.database(p.db)
+	if err != nil {
+		return err
+	}
+	store, err := a.store(ctx, db)
+	if err != nil {
+		return err
+	}
+	return do(a, db, store)
 }
 
 // openAccess reads a configuration of either role. Close it.

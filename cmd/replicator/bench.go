@@ -20,15 +20,10 @@ type benchOptions struct {
 
 func newBench(e *environment) *cobra.Command {
 	var o benchOptions
-	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure this machine: real processes, real files, against SQLite alone",
-		Long: "bench starts primaries, replicas, programs that write and programs that read, each a process of its own, and\n" +
-			"compares what they do with what SQLite does alone on the same disk in the same run. It judges nothing.\n" +
-			"BENCHMARKS.md says how each figure is measured.\n\nScenarios:\n" + scenarioList(),
-		Args: cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) }),
-	}
+	cmd := command(e, "bench", "Measure this machine: real processes, real files, against SQLite alone", o.run)
+	cmd.Long = "bench starts primaries, replicas, programs that write and programs that read, each a process of its own, and\n" +
+		"compares what they do with what SQLite does alone on the same disk in the same run. It judges nothing.\n" +
+		"BENCHMARKS.md says how each figure is measured.\n\nScenarios:\n" + scenarioList()
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "where the files go; without it a new folder for temporary files. Its disk is what is measured")
 	f.StringVar(&o.scale, "scale", "small", "small, which shows that it works, or full, for figures")

@@ -23,15 +23,10 @@ type demoOptions struct {
 
 func newDemo(e *environment) *cobra.Command {
 	var o demoOptions
-	cmd := &cobra.Command{
-		Use:   "demo",
-		Short: "Run a primary, a replica and a program that writes, and show the lag",
-		Long: "demo starts a primary with its own NATS server and a replica, in one process, and a second process that writes\n" +
-			"the source database as any program would. It shows each second how far the replica is, and in the end compares\n" +
-			"every row. It runs until Ctrl-C; where the output is no terminal, for 10 seconds.",
-		Args: cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) }),
-	}
+	cmd := command(e, "demo", "Run a primary, a replica and a program that writes, and show the lag", o.run)
+	cmd.Long = "demo starts a primary with its own NATS server and a replica, in one process, and a second process that writes\n" +
+		"the source database as any program would. It shows each second how far the replica is, and in the end compares\n" +
+		"every row. It runs until Ctrl-C; where the output is no terminal, for 10 seconds."
 	cmd.Flags().StringVar(&o.dir, "dir", "", "where the files go; without it a new folder for temporary files")
 	cmd.Flags().IntVar(&o.seconds, "seconds", 0, "how long; 0 is until Ctrl-C")
 	cmd.Flags().IntVar(&o.rate, "rate", 500, "transactions a second that the program writes; 0 is as fast as it can")

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/spf13/cobra"
-
 	"github.com/sqlite-replicator/replicator/internal/config"
 )
 
@@ -28,22 +26,6 @@ func (e *exitError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error {
 	return &exitError{codeUsage, fmt.Errorf(format, args...)}
-}
-
-// A ranError came out of a command that was called correctly; every other error
-// is one of usage, and cobra's.
-type ranError struct{ error }
-
-func (e *ranError) Unwrap() error { return e.error }
-
-// runs makes f the body of a command.
-func runs(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := f(cmd, args); err != nil {
-			return &ranError{err}
-		}
-		return nil
-	}
 }
 
 func exitCode(err error) int {

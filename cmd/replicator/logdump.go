@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -33,14 +34,9 @@ type dumpOptions struct {
 func newLog(e *environment) *cobra.Command {
 	cmd := &cobra.Command{Use: "log", Short: "Inspect a change log"}
 	var o dumpOptions
-	dump := &cobra.Command{
-		Use:   "dump (--config FILE [--db NAME] | --dir DIR)",
-		Short: "Print the records of a change log, in use or not",
-		Long: "dump prints what a primary has captured: each record with its LSN and each change in it with its table and, of a\n" +
-			"rowid table, its key. Rows are data of yours: they are printed only with --values.",
-		Args: cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) }),
-	}
+	dump := command(e, "dump (--config FILE [--db NAME] | --dir DIR)", "Print the records of a change log, in use or not", o.run)
+	dump.Long = "dump prints what a primary has captured: each record with its LSN and each change in it with its table and, of a\n" +
+		"rowid table, its key. Rows are data of yours: they are printed only with --values."
 	f := dump.Flags()
 	f.StringVar(&o.dir, "dir", "", "folder of the change log: data_dir/NAME/log")
 	f.StringVar(&o.config, "config", "", "configuration of the primary")
@@ -65,6 +61,9 @@ func (o *dumpOptions) run(ctx context.Context, e *environment) (err error) {
 		}
 	}
 	r, err := wal.OpenReader(o.dir, cdc.LSN(o.from))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no change log in %s; a primary makes one when it has found the database", o.dir)
+	}
 	if err != nil {
 		return err
 	}

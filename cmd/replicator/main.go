@@ -26,6 +26,7 @@ type environment struct {
 	environ        []string // as os.Environ gives it
 	wd             string   // absolute
 	terminal       bool     // stdout is one: colours and live lines are welcome
+	watched        bool     // stderr is a terminal: somebody wants to see that work goes on
 	clock          func() time.Time
 	memoryLimit    func(bytes int64) int64 // of the process, see [debug.SetMemoryLimit]; nil: it is left alone
 }
@@ -55,7 +56,7 @@ func main() {
 	}
 	e := &environment{
 		stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), wd: wd,
-		terminal: isTerminal(os.Stdout), clock: time.Now,
+		terminal: isTerminal(os.Stdout), watched: isTerminal(os.Stderr), clock: time.Now,
 		memoryLimit: debug.SetMemoryLimit,
 	}
 	os.Exit(execute(ctx, e, os.Args[1:]))

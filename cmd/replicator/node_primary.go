@@ -127,11 +127,7 @@ func (d *sourceDatabase) describe() web.Database {
 		}
 	}
 	if p := s.Snapshot.Working; p != nil {
-		w.Progress = &web.Progress{What: "snapshot", Unit: "bytes", Done: p.Bytes, Total: p.Total, PerSecond: p.Rate(now)}
-		if eta, ok := p.ETA(now); ok {
-			left := eta.Seconds()
-			w.Progress.ETASeconds = &left
-		}
+		w.Progress = snapshotProgress("snapshot", *p, now)
 	}
 	return w
 }

@@ -83,11 +83,13 @@ func (d *copyDatabase) describe(connected bool) web.Database {
 	s, now := d.replica.Status(), d.clock()
 	w := web.Database{
 		Name: d.name, Path: d.path, State: string(s.State), Since: s.Since, Error: lastError(s), Epoch: s.Applied.Epoch,
-		LSN:      web.LSNs{Applied: &s.Applied.LSN},
-		Lag:      web.Lag{Since: s.Lag.Since},
-		Sizes:    web.Sizes{Database: fileSize(d.path), SQLiteWAL: fileSize(d.path + "-wal")},
-		Progress: progressOf(s, now),
-		Details:  d.details(s, connected),
+		LSN:     web.LSNs{Applied: &s.Applied.LSN},
+		Lag:     web.Lag{Since: s.Lag.Since},
+		Sizes:   web.Sizes{Database: fileSize(d.path), SQLiteWAL: fileSize(d.path + "-wal")},
+		Details: d.details(s, connected),
+	}
+	if s.Progress != nil {
+		w.Progress = workProgress(string(s.State), *s.Progress, now.Sub(s.Since))
 	}
 	if lagKnown(s) {
 		w.Lag = web.Lag{Transactions: &s.Lag.Transactions, Bytes: &s.Lag.Bytes, Seconds: s.Lag.Seconds}
@@ -108,18 +110,6 @@ func lastError(s replica.Status) string {
 		return ""
 	}
 	return s.Error.Text
-}
-
-func progressOf(s replica.Status, now time.Time) *web.Progress {
-	if s.Progress == nil {
-		return nil
-	}
-	p := &web.Progress{What: string(s.State), Unit: s.Progress.Unit, Done: int64(s.Progress.Done), Total: int64(s.Progress.Total)}
-	if rate, left, known := s.Progress.Pace(now.Sub(s.Since)); known {
-		seconds := left.Seconds()
-		p.PerSecond, p.ETASeconds = rate, &seconds
-	}
-	return p
 }
 
 func (d *copyDatabase) details(s replica.Status, connected bool) web.Details {

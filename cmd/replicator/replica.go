@@ -1,23 +1,20 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 )
 
 func newReplica(e *environment) *cobra.Command {
 	var file string
-	cmd := &cobra.Command{
-		Use:   "replica --config FILE",
-		Short: "Keep copies of databases",
-		Args:  cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadReplica(e, file)
-			if err != nil {
-				return err
-			}
-			return runReplica(cmd.Context(), e, cfg)
-		}),
-	}
+	cmd := command(e, "replica --config FILE", "Keep copies of databases", func(ctx context.Context, e *environment) error {
+		cfg, err := loadReplica(e, file)
+		if err != nil {
+			return err
+		}
+		return runReplica(ctx, e, cfg)
+	})
 	configFlag(cmd, &file)
 	return cmd
 }

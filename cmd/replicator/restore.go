@@ -18,31 +18,25 @@ import (
 )
 
 type restoreOptions struct {
-	config, db, output string
-	lsn                uint64
-	time               string
+	place  place
+	output string
+	lsn    uint64
+	time   string
 }
 
 func newRestore(e *environment) *cobra.Command {
 	var o restoreOptions
-	cmd := &cobra.Command{
-		Use:   "restore --config FILE -o FILE [--db NAME] [--lsn N | --time T]",
-		Short: "Write a database as of an LSN or a time to a new file",
-		Long: "restore takes the newest snapshot at or before the target and applies what follows it in the stream, up to the\n" +
-			"target; without one, up to the end of the stream. The file is then what the source was: nothing of replicator is\n" +
-			"left in it. An existing file is never touched.",
-		Args: cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) }),
-	}
+	cmd := command(e, "restore --config FILE -o FILE [--db NAME] [--lsn N | --time T]", "Write a database as of an LSN or a time to a new file", o.run)
+	cmd.Long = "restore takes the newest snapshot at or before the target and applies what follows it in the stream, up to the\n" +
+		"target; without one, up to the end of the stream. The file is then what the source was: nothing of replicator is\n" +
+		"left in it. An existing file is never touched."
+	o.place.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.config, "config", "", "configuration of the primary or a replica (required)")
-	f.StringVar(&o.db, "db", "", "name of the database; not needed when there is one")
 	f.StringVarP(&o.output, "output", "o", "", "file to write (required)")
 	f.Uint64Var(&o.lsn, "lsn", 0, "last LSN to restore")
 	f.StringVar(&o.time, "time", "", "last moment to restore, such as 2026-01-31T12:00:00Z")
 	cmd.MarkFlagsMutuallyExclusive("lsn", "time")
-	_ = cmd.MarkFlagRequired("config") // these fail only for a flag that does not exist
-	_ = cmd.MarkFlagRequired("output")
+	require(cmd, "output")
 	return cmd
 }
 
@@ -78,21 +72,17 @@ func (o *restoreOptions) run(ctx context.Context, e *environment) error {
 	if err := refuseExisting(o.output); err != nil {
 		return err
 	}
-	a, err := openAccess(e, o.config)
-	if err != nil {
+	return o.place.visit(ctx, e, func(a *access, db string, store snapshot.Store) error {
+		m := newMeter(e)
+		defer m.clear()
+		at, err := restore(ctx, a, db, store, to, o.output, m)
+		if err != nil {
+			return fmt.Errorf("restore %s: %w", db, err)
+		}
+		m.clear()
+		_, err = fmt.Fprintf(e.stdout, "%s restored as of LSN %d, epoch %d: %s, %s\n", db, at.LSN, at.Epoch, o.output, size(fileSize(o.output)))
 		return err
-	}
-	defer a.close()
-	db, err := a.database(o.db)
-	if err != nil {
-		return err
-	}
-	at, err := restore(ctx, a, db, to, o.output)
-	if err != nil {
-		return fmt.Errorf("restore %s: %w", db, err)
-	}
-	_, err = fmt.Fprintf(e.stdout, "%s restored as of LSN %d, epoch %d: %s, %s\n", db, at.LSN, at.Epoch, o.output, size(fileSize(o.output)))
-	return err
+	})
 }
 
 // refuseExisting protects the file and what SQLite would take for its own.
@@ -106,22 +96,18 @@ func refuseExisting(path string) error {
 }
 
 // restore writes the database to path and returns what it shows.
-func restore(ctx context.Context, a *access, db string, to goal, path string) (cdc.Position, error) {
-	store, err := a.store(ctx, db)
-	if err != nil {
-		return cdc.Position{}, err
-	}
+func restore(ctx context.Context, a *access, db string, store snapshot.Store, to goal, path string, show *meter) (cdc.Position, error) {
 	m, err := newestBefore(ctx, store, to)
 	if err != nil {
 		return cdc.Position{}, err
 	}
 	tmp := path + ".restoring"
-	if err := fetchSnapshot(ctx, store, m, tmp); err != nil {
+	if err := fetchSnapshot(ctx, store, m, tmp, show.snapshot("restoring")); err != nil {
 		return cdc.Position{}, err
 	}
 	at := m.Position
 	if to.lsn != m.Position.LSN { // else there is nothing to add, and NATS is not needed
-		if at, err = replay(ctx, a, db, m, to, tmp); err != nil {
+		if at, err = replay(ctx, a, db, m, to, tmp, show); err != nil {
 			return at, err
 		}
 	}
@@ -155,8 +141,8 @@ func newestBefore(ctx context.Context, store snapshot.Store, to goal) (snapshot.
 
 // fetchSnapshot writes a snapshot to path, in place of what an earlier restore
 // has left there.
-func fetchSnapshot(ctx context.Context, store snapshot.Store, m snapshot.Manifest, path string) error {
-	err := snapshot.Restore(ctx, store, m, path, snapshot.Options{})
+func fetchSnapshot(ctx context.Context, store snapshot.Store, m snapshot.Manifest, path string, o snapshot.Options) error {
+	err := snapshot.Restore(ctx, store, m, path, o)
 	if !errors.Is(err, snapshot.ErrExists) {
 		return err
 	}
@@ -165,14 +151,14 @@ func fetchSnapshot(ctx context.Context, store snapshot.Store, m snapshot.Manifes
 			return err
 		}
 	}
-	return snapshot.Restore(ctx, store, m, path, snapshot.Options{})
+	return snapshot.Restore(ctx, store, m, path, o)
 }
 
 // errReached ends a replay.
 var errReached = errors.New("reached")
 
 // replay applies the records after the snapshot m up to the goal.
-func replay(ctx context.Context, a *access, db string, m snapshot.Manifest, to goal, path string) (at cdc.Position, err error) {
+func replay(ctx context.Context, a *access, db string, m snapshot.Manifest, to goal, path string, show *meter) (at cdc.Position, err error) {
 	conn, err := a.connect(ctx)
 	if err != nil {
 		return at, fmt.Errorf("what follows the snapshot is in the stream (--lsn %d takes the snapshot alone): %w", m.Position.LSN, err)
@@ -192,7 +178,7 @@ func replay(ctx context.Context, a *access, db string, m snapshot.Manifest, to g
 	if err != nil {
 		return at, err
 	}
-	if err := applyUntil(ctx, s, m.Position.LSN, info.Last, to, f); err != nil {
+	if err := applyUntil(ctx, s, m.Position.LSN, info.Last, to, f, show); err != nil {
 		return at, errors.Join(err, f.Close())
 	}
 	at = f.Position()
@@ -202,10 +188,11 @@ func replay(ctx context.Context, a *access, db string, m snapshot.Manifest, to g
 // applyUntil applies the records after one LSN up to another, or up to the goal
 // where that comes first. Parts of a transaction that ends beyond it are dropped
 // when the file is finished.
-func applyUntil(ctx context.Context, s *stream.Stream, after, last cdc.LSN, to goal, f *replica.File) error {
+func applyUntil(ctx context.Context, s *stream.Stream, after, last cdc.LSN, to goal, f *replica.File, show *meter) error {
 	if after >= last {
 		return nil
 	}
+	began := show.clock()
 	err := s.Consume(ctx, after+1, func(raw []byte, lsn cdc.LSN, _ uint64) error {
 		rec, err := cdc.DecodeBoundary(raw)
 		if err != nil {
@@ -217,6 +204,7 @@ func applyUntil(ctx context.Context, s *stream.Stream, after, last cdc.LSN, to g
 		if err := f.Apply(raw); err != nil {
 			return err
 		}
+		show.records("catching_up", began, uint64(lsn-after), uint64(last-after))
 		if lsn == last {
 			return errReached
 		}

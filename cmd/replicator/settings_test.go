@@ -188,7 +188,7 @@ func wireUp(t *testing.T, role, settings string) (w wired) {
 		}
 		return wired{
 			log: c.Log, web: webOptions(c.HTTP), nats: natsOptions(c.Node, c.NATS.URL, c.NATS.Credentials, c.NATS.TLS),
-			replica: replicaOptions(c, c.Databases[0]), snapshots: place(c.Snapshot.Store, c.Snapshot.Dir),
+			replica: replicaOptions(c, c.Databases[0]), snapshots: storedAt(c.Snapshot.Store, c.Snapshot.Dir),
 		}
 	}
 	c, err := loadPrimary(e, file)
@@ -197,12 +197,12 @@ func wireUp(t *testing.T, role, settings string) (w wired) {
 	}
 	return wired{
 		log: c.Log, web: webOptions(c.HTTP), nats: natsOptions(c.Node, c.NATS.URL, c.NATS.Credentials, c.NATS.TLS),
-		primary: pipelineOptions(c, 0), server: serverOptions(c), stream: streamConfig(c), snapshots: place(c.Snapshot.Store, c.Snapshot.Dir),
+		primary: pipelineOptions(c, 0), server: serverOptions(c), stream: streamConfig(c), snapshots: storedAt(c.Snapshot.Store, c.Snapshot.Dir),
 	}
 }
 
-// place is where snapshots go, without a connection.
-func place(store, dir string) string {
+// storedAt is where snapshots go, without a connection.
+func storedAt(store, dir string) string {
 	if store == config.StoreDir {
 		return dir
 	}

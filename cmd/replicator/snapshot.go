@@ -29,16 +29,11 @@ type snapshotCreateOptions struct {
 
 func newSnapshotCreate(e *environment) *cobra.Command {
 	var o snapshotCreateOptions
-	cmd := &cobra.Command{
-		Use:   "create --db NAME",
-		Short: "Make a snapshot now; ask the running primary",
-		Args:  cobra.NoArgs,
-		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) }),
-	}
+	cmd := command(e, "create --db NAME", "Make a snapshot now; ask the running primary", o.run)
 	o.target.flags(cmd, primaryAddress)
 	cmd.Flags().StringVar(&o.db, "db", "", "name of the database (required)")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 6*time.Hour, "how long to wait")
-	_ = cmd.MarkFlagRequired("db") // fails only for a flag that does not exist
+	require(cmd, "db")
 	return cmd
 }
 
@@ -49,8 +44,11 @@ func (o *snapshotCreateOptions) run(ctx context.Context, e *environment) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout+answerRoom)
 	defer cancel()
+	meter := newMeter(e)
+	stop := meter.follow(ctx, c, o.db)
 	var s web.Snapshot
 	err = c.do(ctx, http.MethodPost, "/v1/databases/"+url.PathEscape(o.db)+"/snapshot", url.Values{"timeout": {o.timeout.String()}}, &s)
+	stop()
 	if err != nil {
 		return late(ctx, err)
 	}
@@ -60,38 +58,23 @@ func (o *snapshotCreateOptions) run(ctx context.Context, e *environment) error {
 
 // A storedOptions names the snapshots of one database in the store.
 type storedOptions struct {
-	config, db, id string
-	json           bool
-}
-
-func (o *storedOptions) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.config, "config", "", "configuration of the primary or a replica (required)")
-	cmd.Flags().StringVar(&o.db, "db", "", "name of the database; not needed when there is one")
-	_ = cmd.MarkFlagRequired("config") // fails only for a flag that does not exist
+	place place
+	id    string
+	json  bool
 }
 
 func newSnapshotList(e *environment) *cobra.Command {
 	var o storedOptions
-	cmd := &cobra.Command{
-		Use:   "list --config FILE",
-		Short: "List the snapshots in the store, the newest last",
-		Args:  cobra.NoArgs,
-		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return o.list(cmd.Context(), e) }),
-	}
-	o.flags(cmd)
+	cmd := command(e, "list --config FILE", "List the snapshots in the store, the newest last", o.list)
+	o.place.flags(cmd)
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON, one object for each snapshot")
 	return cmd
 }
 
 func newSnapshotVerify(e *environment) *cobra.Command {
 	var o storedOptions
-	cmd := &cobra.Command{
-		Use:   "verify --config FILE [--id ID]",
-		Short: "Read snapshots from the store and check every byte",
-		Args:  cobra.NoArgs,
-		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return o.verify(cmd.Context(), e) }),
-	}
-	o.flags(cmd)
+	cmd := command(e, "verify --config FILE [--id ID]", "Read snapshots from the store and check every byte", o.verify)
+	o.place.flags(cmd)
 	cmd.Flags().StringVar(&o.id, "id", "", "only this snapshot")
 	return cmd
 }
@@ -99,24 +82,13 @@ func newSnapshotVerify(e *environment) *cobra.Command {
 // stored gives the snapshots in the store. The error names those that cannot be
 // used, and comes with the others.
 func (o *storedOptions) stored(ctx context.Context, e *environment, use func(snapshot.Store, []snapshot.Manifest) error) error {
-	a, err := openAccess(e, o.config)
-	if err != nil {
-		return err
-	}
-	defer a.close()
-	db, err := a.database(o.db)
-	if err != nil {
-		return err
-	}
-	store, err := a.store(ctx, db)
-	if err != nil {
-		return err
-	}
-	all, err := snapshot.List(ctx, store)
-	if all == nil {
-		return err
-	}
-	return errors.Join(use(store, all), err)
+	return o.place.visit(ctx, e, func(_ *access, _ string, store snapshot.Store) error {
+		all, err := snapshot.List(ctx, store)
+		if all == nil {
+			return err
+		}
+		return errors.Join(use(store, all), err)
+	})
 }
 
 func (o *storedOptions) list(ctx context.Context, e *environment) error {
@@ -145,19 +117,26 @@ func (o *storedOptions) verify(ctx context.Context, e *environment) error {
 	return o.stored(ctx, e, func(store snapshot.Store, all []snapshot.Manifest) error {
 		var errs []error
 		found := false
+		meter := newMeter(e)
 		for _, m := range all {
 			if o.id != "" && m.ID != o.id {
 				continue
 			}
 			found = true
-			if err := snapshot.Verify(ctx, store, m, snapshot.Options{}); err != nil {
+			err := snapshot.Verify(ctx, store, m, meter.snapshot("reading"))
+			meter.clear()
+			if err != nil {
 				errs = append(errs, fmt.Errorf("snapshot %s: %w", m.ID, err))
 				continue
 			}
 			fmt.Fprintf(e.stdout, "%s at LSN %d: %s, every byte as it was written\n", m.ID, m.Position.LSN, size(m.Size()))
 		}
-		if !found {
-			errs = append(errs, fmt.Errorf("no such snapshot in the store; it has %s", count(len(all), "snapshot")))
+		switch {
+		case found:
+		case o.id != "":
+			errs = append(errs, fmt.Errorf("no snapshot %s in the store, which has %s", o.id, count(len(all), "snapshot")))
+		default:
+			errs = append(errs, errors.New("there is no snapshot in the store"))
 		}
 		return errors.Join(errs...)
 	})

@@ -23,12 +23,7 @@ type statusOptions struct {
 
 func newStatus(e *environment) *cobra.Command {
 	var o statusOptions
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show how a node, its databases and its replicas are",
-		Args:  cobra.NoArgs,
-		RunE:  runs(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) }),
-	}
+	cmd := command(e, "status", "Show how a node, its databases and its replicas are", o.run)
 	o.target.flags(cmd, primaryAddress)
 	cmd.Flags().BoolVar(&o.json, "json", false, "print what GET /v1/status answers")
 	cmd.Flags().BoolVar(&o.watch, "watch", false, "show it again each second until Ctrl-C")

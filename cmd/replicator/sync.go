@@ -26,20 +26,15 @@ type syncOptions struct {
 
 func newSync(e *environment) *cobra.Command {
 	var o syncOptions
-	cmd := &cobra.Command{
-		Use:   "sync --db NAME",
-		Short: "Wait until everything committed so far is published, and print its LSN",
-		Long: "sync asks the primary for an LSN that covers everything committed before the call, once all of it is durable\n" +
-			"and published and, with --replicas, applied by as many replicas. Give it to `replicator wait` on a replica.\n" +
-			"Asked of a replica, sync asks the primary and waits until the replica has applied it.",
-		Args: cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) }),
-	}
+	cmd := command(e, "sync --db NAME", "Wait until everything committed so far is published, and print its LSN", o.run)
+	cmd.Long = "sync asks the primary for an LSN that covers everything committed before the call, once all of it is durable\n" +
+		"and published and, with --replicas, applied by as many replicas. Give it to `replicator wait` on a replica.\n" +
+		"Asked of a replica, sync asks the primary and waits until the replica has applied it."
 	o.target.flags(cmd, primaryAddress)
 	cmd.Flags().StringVar(&o.db, "db", "", "name of the database (required)")
 	cmd.Flags().IntVar(&o.replicas, "replicas", 0, "how many replicas must have applied it")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 30*time.Second, "how long to wait")
-	_ = cmd.MarkFlagRequired("db") // fails only for a flag that does not exist
+	require(cmd, "db")
 	return cmd
 }
 

@@ -23,14 +23,9 @@ type verifyOptions struct {
 
 func newVerify(e *environment) *cobra.Command {
 	var o verifyOptions
-	cmd := &cobra.Command{
-		Use:   "verify [--db NAME]",
-		Short: "Compare every row of a replica with its primary",
-		Long: "verify asks a running replica to compare all tables with the primary, both at exactly one LSN, while both go on\n" +
-			"serving. It exits with 4 if anything differs.",
-		Args: cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) }),
-	}
+	cmd := command(e, "verify [--db NAME]", "Compare every row of a replica with its primary", o.run)
+	cmd.Long = "verify asks a running replica to compare all tables with the primary, both at exactly one LSN, while both go on\n" +
+		"serving. It exits with 4 if anything differs."
 	o.target.flags(cmd, replicaAddress)
 	cmd.Flags().StringVar(&o.db, "db", "", "name of the database; without it all of the replica's")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON, one object for each database")

@@ -23,15 +23,10 @@ type waitOptions struct {
 
 func newWait(e *environment) *cobra.Command {
 	var o waitOptions
-	cmd := &cobra.Command{
-		Use:   "wait [--db NAME --lsn N]",
-		Short: "Wait until a node has applied an LSN or, without one, is ready",
-		Long: "wait returns once the node has applied the LSN that `replicator sync` printed. Without --lsn it returns once\n" +
-			"every database of the node is streaming and, with --max-lag, within that bound. A node that was just started is\n" +
-			"waited for.",
-		Args: cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) }),
-	}
+	cmd := command(e, "wait [--db NAME --lsn N]", "Wait until a node has applied an LSN or, without one, is ready", o.run)
+	cmd.Long = "wait returns once the node has applied the LSN that `replicator sync` printed. Without --lsn it returns once\n" +
+		"every database of the node is streaming and, with --max-lag, within that bound. A node that was just started is\n" +
+		"waited for."
 	o.target.flags(cmd, replicaAddress)
 	cmd.Flags().StringVar(&o.db, "db", "", "name of the database")
 	cmd.Flags().Uint64Var(&o.lsn, "lsn", 0, "LSN to wait for")
