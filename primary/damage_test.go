@@ -100,3 +100,33 @@ func TestInspectionFindsDamage(t *testing.T) {
 		t.Error("nobody says that the source is damaged")
 	}
 }
+
+// TestPageCutOff: SQLite believes its pointer map about what lies at the end of the
+// database. A page that a table still refers to was not deleted with its rows.
+func TestPageCutOff(t *testing.T) {
+	s := newSubject(t, 1, "PRAGMA page_size=512; CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE u(a); "+fill(1, 100, 50))
+	last := s.before.count()
+	if kind, _ := s.decoder.pages.at(last); kind != treePage {
+		t.Fatalf("the last page is %v", kind)
+	}
+	after := &image{data: append([]byte(nil), s.before.data[:(last-1)*512]...), pageSize: 512}
+	binary.BigEndian.PutUint32(after.data[28:], last-1)
+	err := s.decoder.transaction(s.before, after, []uint32{1}, last-1, s.sorter)
+	if !errors.Is(err, errInconsistent) {
+		t.Errorf("the database ends before a page of a table: %v", err)
+	}
+}
+
+// TestSizeInDoubt: SQLite reads no page above the number in the header, and a commit
+// frame may say another one.
+func TestSizeInDoubt(t *testing.T) {
+	s := newSubject(t, 1, "PRAGMA page_size=512; CREATE TABLE t(id INTEGER PRIMARY KEY, v); "+fill(1, 100, 50))
+	after := &image{data: append([]byte(nil), s.before.data...), pageSize: 512}
+	binary.BigEndian.PutUint32(after.data[28:], after.count()-1)
+	if err := s.decoder.transaction(s.before, after, []uint32{1}, after.count(), s.sorter); !errors.Is(err, errInconsistent) {
+		t.Errorf("a transaction: %v", err)
+	}
+	if err := s.decoder.load(after, after.count()); !errors.Is(err, errInconsistent) {
+		t.Errorf("a state: %v", err)
+	}
+}

@@ -65,7 +65,7 @@ func (d *decoder) header() sqlitefile.Header { return d.head }
 // load takes a state of the database as the one before the next transaction.
 func (d *decoder) load(state sqlitefile.Pages, pageCount uint32) error {
 	d.loaded = false
-	head, err := readHeader(state)
+	head, err := headerOf(state, pageCount)
 	if err != nil {
 		return inconsistent(err)
 	}
@@ -126,6 +126,16 @@ func readHeader(state sqlitefile.Pages) (sqlitefile.Header, error) {
 	return sqlitefile.ParseHeader(b)
 }
 
+// headerOf reads the header of a state that is said to have pageCount pages. SQLite
+// refers to none above the number in the header, whatever a commit frame says.
+func headerOf(state sqlitefile.Pages, pageCount uint32) (sqlitefile.Header, error) {
+	h, err := readHeader(state)
+	if err == nil && h.PageCount != 0 && h.PageCount != pageCount {
+		err = fmt.Errorf("%w: a database of %d pages, of %d by its header", errInconsistent, pageCount, h.PageCount)
+	}
+	return h, err
+}
+
 // inconsistent marks errors that the bytes of a database cause.
 func inconsistent(err error) error {
 	if errors.Is(err, sqlitefile.ErrCorrupt) && !errors.Is(err, errInconsistent) {
@@ -147,9 +157,9 @@ func (d *decoder) transaction(old, next sqlitefile.Pages, written []uint32, page
 	}
 	defer d.rows.release()
 	head := d.head
-	if slices.Contains(written, 1) {
+	if slices.Contains(written, 1) || pageCount != d.count {
 		var err error
-		if head, err = d.nextHeader(next); err != nil {
+		if head, err = d.nextHeader(next, pageCount); err != nil {
 			return inconsistent(err)
 		}
 	}
@@ -170,8 +180,8 @@ func (d *decoder) transaction(old, next sqlitefile.Pages, written []uint32, page
 	return inconsistent(d.commit(schema, head, pageCount))
 }
 
-func (d *decoder) nextHeader(next sqlitefile.Pages) (sqlitefile.Header, error) {
-	head, err := readHeader(next)
+func (d *decoder) nextHeader(next sqlitefile.Pages, pageCount uint32) (sqlitefile.Header, error) {
+	head, err := headerOf(next, pageCount)
 	if err != nil {
 		return head, err
 	}
@@ -208,7 +218,7 @@ func (d *decoder) decode(head sqlitefile.Header, out changeSink) (*schemaDiff, e
 		return nil, err
 	}
 	d.updates.sweep(&d.pages, &d.dirt.chains)
-	return schema, d.updates.check(&d.pages)
+	return schema, d.updates.check(&d.pages, d.rows.new.count)
 }
 
 // decodeSchema reports the changes of the schema. It returns nil if there are none.

@@ -310,8 +310,15 @@ func (u *mapUpdates) moved(page uint32) { u.free.add(page) }
 
 // check fails if a page is part of the new state in a new place and was not met in
 // the old one where it was: two places lead to it. A program that writes through one
-// of them changes what the other reads, and nothing would tell.
-func (u *mapUpdates) check(m *pageMap) error {
+// of them changes what the other reads, and nothing would tell. It fails, too, if a
+// page was cut off from the end of the database and no tree has let it go: SQLite
+// does that where its own pointer map is damaged.
+func (u *mapUpdates) check(m *pageMap, pageCount uint32) error {
+	for p := pageCount + 1; !u.rebuild && int(p) < len(m.kinds); p++ { // rebuilt, the map shows it
+		if kind, parent := m.at(p); kind != unmapped && !u.free.has(p) {
+			return fmt.Errorf("%w: the database ends at page %d, and page %d was still %v of page %d", errInconsistent, pageCount, p, kind, parent)
+		}
+	}
 	for _, l := range u.links {
 		kind, parent := m.at(l.page)
 		if kind != unmapped && !u.free.has(l.page) {

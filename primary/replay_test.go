@@ -96,3 +96,63 @@ func TestReplayWaitsForNobody(t *testing.T) {
 		t.Errorf("%d records were replayed, %v; want 1", len(k.kept), err)
 	}
 }
+
+// spoil damages every chunk of a snapshot.
+func (b *bench) spoil(m snapshot.Manifest) {
+	b.t.Helper()
+	names, err := b.store.List(b.ctx, m.ID+"/chunk")
+	if err != nil || len(names) == 0 {
+		b.t.Fatalf("%d chunks of %s, %v", len(names), m.ID, err)
+	}
+	for _, name := range names {
+		if err := b.store.Put(b.ctx, name, []byte("damaged")); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// TestResyncFromAnOlderSnapshot: a newest snapshot that is damaged costs records to
+// replay, no break, and makes place for another one. Only when every one is damaged
+// the history breaks.
+func TestResyncFromAnOlderSnapshot(t *testing.T) {
+	for damaged, broken := range map[int]bool{1: false, 2: true} {
+		b := newBench(t, oneTable)
+		replayed := 0
+		b.edit = func(o *Options) {
+			o.Replay = func(string, snapshot.Manifest) (Replayer, error) { return tally{&replayed}, nil }
+		}
+		b.start()
+		list := []snapshot.Manifest{b.awaitSnapshot(b.sync().LSN)}
+		b.exec("CREATE TABLE other(a)") // which the count of records does not make
+		b.sync()
+		m, err := b.p.Snapshot(b.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, m)
+		b.end()
+		for _, m := range list[2-damaged:] {
+			b.spoil(m)
+		}
+		b.reconnect() // which leaves doubt
+		b.start()
+		b.sync()
+		if got := b.has(cdc.Break); got != broken {
+			t.Errorf("%d damaged: break %t, want %t", damaged, got, broken)
+		}
+		if want := int(list[1].Position.LSN - list[0].Position.LSN); !broken && replayed < want {
+			t.Errorf("%d records were replayed, want at least %d", replayed, want)
+		}
+		if m := b.awaitSnapshot(list[1].Position.LSN + 1); m.ID == list[1].ID {
+			t.Error("no snapshot took the place of the damaged one")
+		}
+		b.end()
+	}
+}
+
+// A tally is a Replayer that counts what it is given.
+type tally struct{ n *int }
+
+func (c tally) Apply([]byte) error { *c.n++; return nil }
+func (tally) Finish() error        { return nil }
+func (tally) Close() error         { return nil }

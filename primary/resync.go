@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -146,33 +147,47 @@ func (c *capture) difference(b *base) error {
 	return nil
 }
 
-// rebuilder makes the function that rebuilds the source as of a position from
-// the newest snapshot below it and the change log.
+// rebuilder makes the function that rebuilds the source as of a position from a
+// snapshot below it and the change log: from the newest that can be read.
 func (p *Pipeline) rebuilder(log *wal.Log) func(context.Context, cdc.Position) (string, error) {
 	if p.o.Replay == nil {
 		return nil
 	}
 	return func(ctx context.Context, at cdc.Position) (string, error) {
-		m, err := p.snapshotBelow(ctx, log, at)
+		list, err := p.snapshotsBelow(ctx, log, at)
 		if err != nil {
 			return "", err
 		}
-		path := p.rebuilt()
-		if err := removeDatabase(path); err != nil {
-			return "", err
+		var damage []error
+		for _, m := range list {
+			err := p.rebuild(ctx, log, m, at)
+			if !errors.Is(err, snapshot.ErrDamaged) {
+				return p.rebuilt(), err
+			}
+			p.snapshots.readBack.noteDamage(m, err)
+			damage = append(damage, err)
 		}
-		if err := roomFor(p.o.Dir, m.Size()); err != nil {
-			return "", err
-		}
-		p.o.Logger.Info("rebuilding the state at the last captured position, to compare it with the database", "snapshot", m.Position.LSN, "lsn", at.LSN)
-		if err := snapshot.Restore(ctx, p.o.Snapshots, m, path, p.rebuildOptions()); err != nil {
-			return "", errors.Join(err, snapshot.Discard(path))
-		}
-		if err := p.replay(ctx, log, path, m, at); err != nil {
-			return "", errors.Join(err, removeDatabase(path))
-		}
-		return path, nil
+		return "", errors.Join(append(damage, fmt.Errorf("no snapshot leads to LSN %d", at.LSN))...)
 	}
+}
+
+// rebuild makes the file at p.rebuilt from one snapshot. After an error there is none.
+func (p *Pipeline) rebuild(ctx context.Context, log *wal.Log, m snapshot.Manifest, at cdc.Position) error {
+	path := p.rebuilt()
+	if err := removeDatabase(path); err != nil {
+		return err
+	}
+	if err := roomFor(p.o.Dir, m.Size()); err != nil {
+		return err
+	}
+	p.o.Logger.Info("rebuilding the state at the last captured position, to compare it with the database", "snapshot", m.Position.LSN, "lsn", at.LSN)
+	if err := snapshot.Restore(ctx, p.o.Snapshots, m, path, p.rebuildOptions()); err != nil {
+		return errors.Join(err, snapshot.Discard(path))
+	}
+	if err := p.replay(ctx, log, path, m, at); err != nil {
+		return errors.Join(err, removeDatabase(path))
+	}
+	return nil
 }
 
 func (p *Pipeline) rebuildOptions() snapshot.Options {
@@ -180,15 +195,14 @@ func (p *Pipeline) rebuildOptions() snapshot.Options {
 	return snapshot.Options{Clock: storeClock(p.o.Clock), Progress: said.note}
 }
 
-// snapshotBelow finds the newest snapshot from which the change log leads on to
-// at without a break.
-func (p *Pipeline) snapshotBelow(ctx context.Context, log *wal.Log, at cdc.Position) (snapshot.Manifest, error) {
-	list, err := snapshot.List(ctx, p.o.Snapshots)
-	if err != nil && list == nil {
-		return snapshot.Manifest{}, err
+// snapshotsBelow gives the snapshots from which the change log leads on to at
+// without a break, the newest first. One that is known to be damaged is left out.
+func (p *Pipeline) snapshotsBelow(ctx context.Context, log *wal.Log, at cdc.Position) (usable []snapshot.Manifest, err error) {
+	list, unusable := snapshot.List(ctx, p.o.Snapshots)
+	if list == nil {
+		return nil, unusable
 	}
-	for i := len(list) - 1; i >= 0; i-- {
-		m := list[i]
+	for _, m := range slices.Backward(list) {
 		if m.Position.Lineage != at.Lineage || m.Position.LSN > at.LSN {
 			continue
 		}
@@ -197,14 +211,19 @@ func (p *Pipeline) snapshotBelow(ctx context.Context, log *wal.Log, at cdc.Posit
 		}
 		broken, err := lastBreak(ctx, log, m.Position.LSN+1)
 		if err != nil {
-			return m, err
+			return nil, err
 		}
 		if broken > m.Position.LSN {
 			break
 		}
-		return m, nil
+		if !p.snapshots.readBack.isDamaged(m.ID) {
+			usable = append(usable, m)
+		}
 	}
-	return snapshot.Manifest{}, fmt.Errorf("no snapshot leads to LSN %d", at.LSN)
+	if len(usable) == 0 {
+		err = errors.Join(fmt.Errorf("no snapshot leads to LSN %d", at.LSN), unusable)
+	}
+	return usable, err
 }
 
 // replay applies the records after the snapshot to the file at path.

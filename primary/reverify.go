@@ -20,11 +20,11 @@ type reverifier struct {
 	p *Pipeline
 
 	mu      sync.Mutex
-	proved  cdc.LSN   // of the newest snapshot that was read back
-	damaged string    // id of one that could not be
-	found   bool      // it was found since the last call of foundDamage
-	busy    bool      // one is being read
-	next    time.Time // before it, nothing is tried
+	proved  cdc.LSN         // of the newest snapshot that was read back
+	damaged map[string]bool // those that could not be, by id
+	found   bool            // one was found since the last call of foundDamage
+	busy    bool            // one is being read
+	next    time.Time       // before it, nothing is tried
 }
 
 // below is the LSN below which no record is needed besides the snapshots.
@@ -38,7 +38,19 @@ func (v *reverifier) below() cdc.LSN {
 func (v *reverifier) isDamaged(id string) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return id != "" && id == v.damaged
+	return v.damaged[id]
+}
+
+// noteDamage tells that a snapshot cannot be read back: another one takes its
+// place.
+func (v *reverifier) noteDamage(m snapshot.Manifest, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.damaged == nil {
+		v.damaged = make(map[string]bool)
+	}
+	v.damaged[m.ID], v.found = true, true
+	v.p.o.Logger.Error("a snapshot cannot be read back; another one is made", "lsn", m.Position.LSN, "err", err)
 }
 
 // foundDamage reports whether a damaged snapshot was found since the last call.
@@ -88,14 +100,14 @@ func (v *reverifier) read(ctx context.Context, lineage cdc.ID, lsn cdc.LSN) (m s
 }
 
 func (v *reverifier) finish(m snapshot.Manifest, next time.Time, err error) {
+	if errors.Is(err, snapshot.ErrDamaged) {
+		v.noteDamage(m, err)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.busy, v.next = false, next
 	switch {
-	case errors.Is(err, context.Canceled):
-	case errors.Is(err, snapshot.ErrDamaged):
-		v.damaged, v.found = m.ID, true
-		v.p.o.Logger.Error("a snapshot cannot be read back; another one is made", "lsn", m.Position.LSN, "err", err)
+	case errors.Is(err, context.Canceled), errors.Is(err, snapshot.ErrDamaged):
 	case err != nil:
 		v.next = v.p.o.Clock().Add(snapshotBackOff)
 		v.p.o.Logger.Warn("a snapshot was not read back; the change log keeps its records, and it is tried again", "err", err, "after", snapshotBackOff)

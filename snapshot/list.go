@@ -88,7 +88,7 @@ func fetchManifest(ctx context.Context, store Store, id string) (Manifest, error
 	name := manifestOf(id)
 	b, err := store.Get(ctx, name)
 	if err != nil {
-		return Manifest{}, fmt.Errorf("snapshot: fetch %s: %w", name, err)
+		return Manifest{}, fetchError(name, err)
 	}
 	m, err := ParseManifest(b)
 	if err != nil {

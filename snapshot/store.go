@@ -15,7 +15,9 @@ type Store interface {
 	// was there. It does not keep data after it returns.
 	Put(ctx context.Context, name string, data []byte) error
 	// Get returns a whole object; the caller may change the slice. For an absent
-	// name the error satisfies errors.Is(err, fs.ErrNotExist).
+	// name the error satisfies errors.Is(err, fs.ErrNotExist). An error with a method
+	// Condition() string that gives "damaged" says that the object is there, and that
+	// to ask again does not help.
 	Get(ctx context.Context, name string) ([]byte, error)
 	// List returns the names that start with prefix, in any order.
 	List(ctx context.Context, prefix string) (names []string, err error)
@@ -67,9 +69,18 @@ func get(ctx context.Context, store Store, clock Clock, name string) (data []byt
 		return err
 	})
 	if err = errors.Join(err, absent); err != nil {
-		return nil, fmt.Errorf("snapshot: fetch %s: %w", name, err)
+		return nil, fetchError(name, err)
 	}
 	return data, nil
+}
+
+// fetchError wraps ErrDamaged where the store says so.
+func fetchError(name string, err error) error {
+	var c interface{ Condition() string }
+	if errors.As(err, &c) && c.Condition() == "damaged" {
+		return fmt.Errorf("%w: fetch %s: %w", ErrDamaged, name, err)
+	}
+	return fmt.Errorf("snapshot: fetch %s: %w", name, err)
 }
 
 // remove treats an absent object as removed.

@@ -58,6 +58,9 @@ var (
 	// ErrNotFound: there is no such message or object. It matches
 	// fs.ErrNotExist.
 	ErrNotFound = &Condition{word: "not_found", text: "not found", is: fs.ErrNotExist}
+	// ErrDamaged: an object is there, but its bytes are not those that were put.
+	// Asking again does not help; another snapshot does.
+	ErrDamaged = &Condition{word: "damaged", text: "the object is damaged"}
 	// ErrTrimmed: the stream no longer has the record that is due. A snapshot
 	// is needed. See [TrimmedError].
 	ErrTrimmed = &Condition{word: "trimmed", text: "the record is no longer in the stream; a snapshot is needed"}
@@ -141,6 +144,8 @@ func condition(err error) *Condition {
 		return ErrTooLarge
 	case errors.Is(err, jetstream.ErrObjectNotFound), errors.Is(err, jetstream.ErrBucketNotFound):
 		return ErrNotFound
+	case errors.Is(err, jetstream.ErrDigestMismatch), errors.Is(err, jetstream.ErrBadObjectMeta), errors.Is(err, jetstream.ErrInvalidDigestFormat):
+		return ErrDamaged
 	}
 	for _, off := range [...]error{nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrConnectionClosed, nats.ErrNoServers} {
 		if errors.Is(err, off) {

@@ -13,7 +13,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Get returns a whole object, checked against its SHA-256, or ErrNotFound.
+// Get returns a whole object, checked against its SHA-256, or ErrNotFound or
+// ErrDamaged.
 //
 // It asks for one message after the other. The client's own Get has them pushed:
 // on a slow link everything else then waits behind what is under way, and an
@@ -42,7 +43,7 @@ func (o *Objects) get(ctx context.Context, name string) ([]byte, error) {
 	}
 	sum, err := jetstream.DecodeObjectDigest(info.Digest)
 	if err != nil {
-		return nil, fmt.Errorf("its digest: %w", err)
+		return nil, fmt.Errorf("%w: its digest: %w", ErrDamaged, err)
 	}
 	data, err := o.chunks(ctx, h, info)
 	if err != nil {
@@ -63,13 +64,13 @@ func objectInfo(ctx context.Context, h jetstream.Stream, meta string) (info jets
 		return info, err
 	}
 	if err := json.Unmarshal(m.Data, &info); err != nil {
-		return info, fmt.Errorf("its description: %w", err)
+		return info, fmt.Errorf("%w: its description: %w", ErrDamaged, err)
 	}
 	switch {
 	case info.Deleted:
 		return info, jetstream.ErrObjectNotFound
 	case info.Size > maxObject:
-		return info, fmt.Errorf("it has %d bytes, at most %d are read", info.Size, maxObject)
+		return info, fmt.Errorf("%w: it has %d bytes, at most %d are read", ErrDamaged, info.Size, maxObject)
 	case info.NUID == "" || strings.ContainsAny(info.NUID, " .*>"):
 		return info, jetstream.ErrBadObjectMeta
 	}
@@ -89,7 +90,7 @@ func (o *Objects) chunks(ctx context.Context, h jetstream.Stream, info jetstream
 		case err != nil:
 			return nil, err
 		case len(m.Data) == 0 || uint64(len(m.Data)) > info.Size-uint64(len(data)):
-			return nil, fmt.Errorf("message %d of %d bytes does not fit after %d of %d", m.Sequence, len(m.Data), len(data), info.Size)
+			return nil, fmt.Errorf("%w: message %d of %d bytes does not fit after %d of %d", ErrDamaged, m.Sequence, len(m.Data), len(data), info.Size)
 		}
 		data = append(data, m.Data...)
 		next = m.Sequence + 1
@@ -104,7 +105,8 @@ func (o *Objects) chunk(ctx context.Context, h jetstream.Stream, subject string,
 }
 
 // missing tells a chunk that is gone from one that the server of a cluster that
-// was asked does not have yet: the leader, which counts, has all.
+// was asked does not have yet: the leader, which counts, has all. A server that is
+// alone counts what it cannot read.
 func (o *Objects) missing(ctx context.Context, h jetstream.Stream, subject string, chunks uint32) error {
 	req, cancel := o.conn.request(ctx)
 	defer cancel()
@@ -114,6 +116,9 @@ func (o *Objects) missing(ctx context.Context, h jetstream.Stream, subject strin
 	}
 	if n := info.State.Subjects[subject]; n < uint64(chunks) {
 		return fmt.Errorf("%w: %d of its %d messages are left", ErrNotFound, n, chunks)
+	}
+	if info.Config.Replicas <= 1 {
+		return fmt.Errorf("%w: NATS cannot read one of its %d messages", ErrDamaged, chunks)
 	}
 	return fmt.Errorf("%w: a server of the cluster lags behind", ErrUnavailable)
 }

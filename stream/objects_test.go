@@ -3,10 +3,13 @@ package stream
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -98,6 +101,33 @@ func TestObjectDamaged(t *testing.T) {
 	}
 	if data, err := o.Get(ctx, "a"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("Get returned %d bytes and %v of an object without its middle, want ErrNotFound", len(data), err)
+	}
+}
+
+// TestObjectOtherBytes: what NATS has is not what was put.
+func TestObjectOtherBytes(t *testing.T) {
+	ctx := testContext(t)
+	c := testConn(t)
+	o := c.Objects("app", 1)
+	if err := o.Put(ctx, "a", []byte("as put")); err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.js.Stream(ctx, o.stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta := o.meta(base64.URLEncoding.EncodeToString([]byte("a")))
+	m, err := h.GetLastMsgForSubject(ctx, meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range []string{"{", strings.Replace(string(m.Data), `"size":6`, `"size":5`, 1), regexp.MustCompile("SHA-256=.{8}").ReplaceAllString(string(m.Data), "SHA-256=AAAAAAAA")} {
+		if _, err := c.js.Publish(ctx, meta, []byte(info)); err != nil {
+			t.Fatal(err)
+		}
+		if data, err := o.Get(ctx, "a"); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: Get returned %q, %v, want ErrDamaged", info, data, err)
+		}
 	}
 }
 
