@@ -15,9 +15,9 @@ import (
 // CREATE would run code of their own (a virtual table would fill its shadow
 // tables, which arrive as rows).
 //
-// Nothing is dropped under its own name, because DROP also deletes from
+// Hardly anything is dropped under its own name, because DROP also deletes from
 // sqlite_sequence and sqlite_stat1, where the source's own rows say what is left:
-// see retire.
+// see retire and, for the exception, plain.
 type schema struct {
 	run     []*cdc.SchemaChange // that wait for the operation after them
 	changed bool                // in the source's transaction in hand
@@ -59,6 +59,12 @@ func (s *schema) abandon() { s.run, s.orphans, s.changed = nil, nil, false }
 func (s *schema) apply(c *sqlite.Conn) error {
 	drops, edits, creates := sortChanges(s.run)
 	s.run, s.changed, s.dirty = nil, true, true
+	if len(edits) == 0 {
+		var err error
+		if drops, creates, err = plain(c, drops, creates); err != nil || len(drops)+len(creates) == 0 {
+			return err
+		}
+	}
 	if err := c.Exec("PRAGMA writable_schema=ON"); err != nil {
 		return err
 	}

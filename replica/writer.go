@@ -242,6 +242,7 @@ func (w *writer) alter(lsn cdc.LSN) error {
 	if err == nil && dropped {
 		err = w.sequence.dropped(w.conn)
 	}
+	w.sequence.touched = true // as DROP TABLE does
 	w.tables.reset()
 	return w.misfit(err, lsn)
 }

@@ -50,6 +50,7 @@ func scenarios() []scenario {
 		{"catchup", "a replica that was away, against a plain replay of the same changes", catchupScenario},
 		{"seed", "capture start, first snapshot and a new replica of a large database", seedScenario},
 		{"huge", "a transaction of many rows, and one of few large ones: memory of the daemons", hugeScenario},
+		{"tables", "a schema of many tables, made, written and dropped one by one", tablesScenario},
 		{"idle", "CPU time of daemons that have nothing to do", idleScenario},
 		{"databases", "many databases that are written at the same time", databasesScenario},
 		{"replicas", "several replicas of one database", replicasScenario},
@@ -94,6 +95,7 @@ type benchScale struct {
 	seedBytes    int64         // size of the large database
 	hugeRows     int           // rows of the transaction of many
 	hugeBytes    int64         // size of the transaction of few
+	tableSteps   []int         // numbers of tables
 	idle         time.Duration // window of the idle daemons
 	idleSteps    []int         // numbers of databases of the idle daemons
 	busyMany     int           // databases that are written at once
@@ -104,11 +106,11 @@ type benchScale struct {
 
 var benchScales = map[string]benchScale{
 	"small": {
-		pairs: 1, window: 400 * time.Millisecond, prefill: 1000, bulk: 10_000, seedBytes: 8 << 20, hugeRows: 20_000, hugeBytes: 16 << 20,
+		pairs: 1, window: 400 * time.Millisecond, prefill: 1000, bulk: 10_000, seedBytes: 8 << 20, hugeRows: 20_000, hugeBytes: 16 << 20, tableSteps: []int{100},
 		idle: time.Second, idleSteps: []int{1, 5}, busyMany: 5, lagRates: []int{200}, replicaSteps: []int{2}, fsyncs: 10,
 	},
 	"full": {
-		pairs: 3, window: 5 * time.Second, prefill: 100_000, bulk: 1_000_000, seedBytes: 1 << 30, hugeRows: 10_000_000, hugeBytes: 768 << 20,
+		pairs: 3, window: 5 * time.Second, prefill: 100_000, bulk: 1_000_000, seedBytes: 1 << 30, hugeRows: 10_000_000, hugeBytes: 768 << 20, tableSteps: []int{1000, 4000, 10_000},
 		idle: 20 * time.Second, idleSteps: []int{1, 100, 200}, busyMany: 100, lagRates: []int{200, 5000, 0}, replicaSteps: []int{1, 2, 4}, fsyncs: 200,
 	},
 }

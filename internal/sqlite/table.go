@@ -68,7 +68,7 @@ type Table struct {
 func (c *Conn) Table(name string) (Table, error) {
 	t := Table{RowidAlias: -1}
 	found := false
-	err := c.Query("SELECT name, sql FROM main.sqlite_schema WHERE type='table' AND name=?1 COLLATE NOCASE", []any{name},
+	err := c.Query("SELECT name, sql FROM main.sqlite_schema WHERE type='table' AND name=?1 COLLATE NOCASE LIMIT 1", []any{name},
 		func(r Row) error {
 			t.Name, t.SQL, found = r.Text(0), r.Text(1), true
 			return nil
