@@ -153,10 +153,10 @@ func manyIndexes(c *client, equal func()) {
 	}
 	c.exec("INSERT INTO t SELECT i, i, %s FROM %s", list(40, func(i int) string { return fmt.Sprintf("iif(i%%%d, 'v'||i, NULL)", i+1) }), counted(300))
 	equal()
-	c.exec("BEGIN; UPDATE t SET u=-u-1; UPDATE t SET u=299-(-u-1); COMMIT")
+	c.exec("BEGIN IMMEDIATE; UPDATE t SET u=-u-1; UPDATE t SET u=299-(-u-1); COMMIT")
 	c.exec("UPDATE t SET c0='moved '||id, c39=NULL WHERE id%%2")
 	equal()
-	c.exec("BEGIN; %s COMMIT", strings.ReplaceAll(list(40, func(i int) string { return fmt.Sprintf("DROP INDEX i%d;", i) }), ",", ""))
+	c.exec("BEGIN IMMEDIATE; %s COMMIT", strings.ReplaceAll(list(40, func(i int) string { return fmt.Sprintf("DROP INDEX i%d;", i) }), ",", ""))
 	c.exec("DELETE FROM t WHERE id%%7=0")
 	equal()
 }
@@ -205,7 +205,7 @@ func manyKeyedRows(c *client, equal func()) {
 	c.exec("CREATE TABLE t(k TEXT, n INT, v, PRIMARY KEY(k, n)) WITHOUT ROWID")
 	c.exec("INSERT INTO t SELECT 'key '||(i*7919%%100000), i, 'value '||i FROM %s", counted(100_000))
 	equal()
-	c.exec("BEGIN; UPDATE t SET v=v||'!' WHERE n%%3; DELETE FROM t WHERE n%%7=0; UPDATE t SET n=-n WHERE n%%11=0; COMMIT")
+	c.exec("BEGIN IMMEDIATE; UPDATE t SET v=v||'!' WHERE n%%3; DELETE FROM t WHERE n%%7=0; UPDATE t SET n=-n WHERE n%%11=0; COMMIT")
 	equal()
 	c.exec("DELETE FROM t WHERE k<'key 9'; VACUUM")
 	equal()
@@ -218,7 +218,7 @@ func manySchemaChanges(c *client, equal func()) {
 	for i := range 100 {
 		open, end := "", ""
 		if i%3 == 0 {
-			open, end = "BEGIN; ", "; COMMIT"
+			open, end = "BEGIN IMMEDIATE; ", "; COMMIT"
 		}
 		name := fmt.Sprintf("t%d", i%20)
 		c.exec("%s", strings.Join([]string{
@@ -249,7 +249,7 @@ func manyTables(c *client, equal func(), n int) {
 	for i := range n / 2 {
 		c.exec("CREATE TABLE a%d(id INTEGER PRIMARY KEY, v TEXT UNIQUE)", i)
 	}
-	c.exec("BEGIN")
+	c.exec("BEGIN IMMEDIATE")
 	for i := range n / 2 {
 		c.exec("CREATE TABLE b%d(k PRIMARY KEY, v) WITHOUT ROWID", i)
 	}
@@ -261,7 +261,7 @@ func manyTables(c *client, equal func(), n int) {
 	for i := range n / 4 {
 		c.exec("DROP TABLE a%d", i)
 	}
-	c.exec("BEGIN")
+	c.exec("BEGIN IMMEDIATE")
 	for i := range n / 4 {
 		c.exec("DROP TABLE b%d", i)
 	}
