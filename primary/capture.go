@@ -121,7 +121,7 @@ func (c *capture) begin(ctx context.Context) error {
 		}
 	}
 	if !missed {
-		if err := c.decoder.load(c.follower.view, c.follower.view.pages); err != nil {
+		if err := c.decoder.load(newScan(c.follower.view), c.follower.view.pages); err != nil {
 			return fmt.Errorf("%s: %w", c.src.path, err)
 		}
 		c.sums.load(c.decoder.schema, c.decoder.head.Encoding)

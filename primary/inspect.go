@@ -158,8 +158,8 @@ func (s *summer) inspectMap(ctx context.Context, in *inspection) (mismatch, err 
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	f := in.job.frozen
-	r := &rests{clock: s.p.o.Clock, since: s.p.o.Clock()}
-	mismatch, err = in.belief.compare(&pacedPages{f.view, func() error {
+	r := s.rests()
+	mismatch, err = in.belief.compare(&pacedPages{newScan(f.view), func() error {
 		s.count()
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)

@@ -88,7 +88,7 @@ func TestInspectionIsInterrupted(t *testing.T) {
 	defer in.job.frozen.Close()
 	ctx, cancel := context.WithCancelCause(b.ctx)
 	cancel(errSumSpace)
-	s := &summer{p: &Pipeline{o: b.options()}}
+	s := b.summer()
 	if mismatch, err := s.inspectMap(ctx, in); mismatch != nil || !errors.Is(err, errSumSpace) {
 		t.Errorf("mismatch %v, error %v", mismatch, err)
 	}

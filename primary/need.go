@@ -83,6 +83,19 @@ func (h *needs) snapshots(now time.Time, lineage cdc.ID, held *bool) func(snapsh
 	}
 }
 
+// restoring reports whether a replica is reading a snapshot.
+func (h *needs) restoring(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.expire(now)
+	for _, o := range h.by {
+		if o.Restoring {
+			return true
+		}
+	}
+	return false
+}
+
 // lowest is the least LSN that the stream must keep, at most below.
 func (h *needs) lowest(now time.Time, below cdc.LSN) cdc.LSN {
 	h.mu.Lock()

@@ -112,6 +112,13 @@ func TestHoldersAreBounded(t *testing.T) {
 	if n := len(p.snapshots.needs.by); n != holders {
 		t.Errorf("%d hold", n)
 	}
+	if p.snapshots.busy() {
+		t.Error("none is restoring, and the primary says that it is busy")
+	}
+	p.Hold(string(rune(2)), Need{After: 2, Restoring: true})
+	if !p.snapshots.busy() {
+		t.Error("one is restoring, and the primary says that it is not busy")
+	}
 	p.Hold(string(rune(1)), Need{})
 	if n := len(p.snapshots.needs.by); n != holders-1 {
 		t.Errorf("%d hold after one has let go", n)

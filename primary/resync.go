@@ -125,7 +125,7 @@ func (b *base) close() error { return errors.Join(b.file.Close(), os.Remove(b.pa
 // difference leaves in the sorter what turns the base into the source, and in
 // the decoder the source's map.
 func (c *capture) difference(b *base) error {
-	if err := c.decoder.load(b.view, b.view.pages); err != nil {
+	if err := c.decoder.load(newScan(b.view), b.view.pages); err != nil {
 		return err
 	}
 	c.decoder.unrelated = true

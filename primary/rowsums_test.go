@@ -232,6 +232,13 @@ func (l *boundaryLog) Append(rec []byte, h cdc.Head, b *cdc.Boundary) error {
 	return l.memoryLog.Append(rec, h, b)
 }
 
+// summer is one that no pipeline runs.
+func (b *bench) summer() *summer {
+	p := &Pipeline{o: b.options()}
+	p.snapshots = newSnapshotter(p)
+	return &summer{p: p}
+}
+
 // Changes that are made while a base is computed belong to the hash, whether they
 // are taken before or after it is done.
 func TestRowSumsWhileWriting(t *testing.T) {
@@ -250,7 +257,7 @@ func TestRowSumsWhileWriting(t *testing.T) {
 	if len(c.sums.list()) != 1 { // the new t4
 		t.Errorf("known before the bases are: %v", c.sums.list())
 	}
-	s := &summer{p: &Pipeline{o: b.options()}}
+	s := b.summer()
 	noError(t, s.compute(b.ctx, job))
 	b.exec("INSERT INTO t3(a) VALUES('late')")
 	if _, err := c.poll(); err != nil {
@@ -273,7 +280,7 @@ func TestRowSumsOfAnInterruptedJob(t *testing.T) {
 	noError(t, err)
 	ctx, cancel := context.WithCancelCause(b.ctx)
 	cancel(errSumSpace)
-	s := &summer{p: &Pipeline{o: b.options()}}
+	s := b.summer()
 	if err := s.compute(ctx, job); !errors.Is(err, errSumSpace) {
 		t.Errorf("interrupted: %v", err)
 	}

@@ -393,6 +393,9 @@ func (s *snapshotter) reading() bool {
 	return s.cancel != nil
 }
 
+// busy reports whether a snapshot is being made, or restored by a replica.
+func (s *snapshotter) busy() bool { return s.reading() || s.needs.restoring(s.p.o.Clock()) }
+
 func (s *snapshotter) report(err error) {
 	s.p.status.trouble(troubleSnapshot, err)
 	if err == nil {

@@ -111,7 +111,7 @@ func openSource(path string) (_ *source, err error) {
 
 func (s *source) connect() error {
 	var err error
-	if s.control, err = sqlite.Open(s.path, sqlite.Options{BusyTimeout: lockPatience}); err != nil {
+	if s.control, err = sqlite.Open(s.path, sqlite.Options{BusyTimeout: lockPatience, Lean: true}); err != nil {
 		return err
 	}
 	mode, err := s.control.QueryText("PRAGMA journal_mode")
@@ -126,11 +126,11 @@ func (s *source) connect() error {
 	if !strings.EqualFold(mode, "wal") {
 		return fmt.Errorf("journal mode is %q and %w", mode, errNotWAL)
 	}
-	if s.helper, err = sqlite.Open(s.path, sqlite.Options{}); err != nil {
+	if s.helper, err = sqlite.Open(s.path, sqlite.Options{Lean: true}); err != nil {
 		return err
 	}
 	for i := range s.pins {
-		if s.pins[i], err = sqlite.Open(s.path, sqlite.Options{BusyTimeout: lockPatience}); err != nil {
+		if s.pins[i], err = sqlite.Open(s.path, sqlite.Options{BusyTimeout: lockPatience, Lean: true}); err != nil {
 			return err
 		}
 	}

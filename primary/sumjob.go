@@ -16,6 +16,8 @@ import (
 // Bounds of what the computation of bases costs others.
 const (
 	sumWork    = 20 * time.Millisecond // of work, after which it rests for as long
+	sumYield   = 8                     // times as long it rests while a snapshot is made or restored,
+	sumPatient = time.Minute           // but not for longer than this: it holds a pin
 	sumHold    = 10 * time.Second      // after which the pin is released, when a table is done
 	sumBackOff = 15 * time.Second      // after a computation that failed
 )
@@ -217,7 +219,7 @@ func (s *summer) compute(ctx context.Context, job *sumJob) (err error) {
 	defer func() { err = errors.Join(err, scratch.Close()) }()
 	f := job.frozen
 	began := s.p.o.Clock()
-	rest := &rests{clock: s.p.o.Clock, since: began}
+	rest := s.rests()
 	for i := range job.tables {
 		task := &job.tables[i]
 		if i > 0 && s.p.o.Clock().Sub(began) > sumHold {
@@ -228,7 +230,7 @@ func (s *summer) compute(ctx context.Context, job *sumJob) (err error) {
 			task.err = err
 			continue
 		}
-		walk := tableSummer{side: newSide(f.view, f.Header, f.view.pages), hasher: hasher}
+		walk := tableSummer{side: newSide(newScan(f.view), f.Header, f.view.pages), hasher: hasher}
 		walk.page = func() error {
 			s.count()
 			return rest.rest(ctx)
@@ -247,16 +249,28 @@ func (s *summer) compute(ctx context.Context, job *sumJob) (err error) {
 
 // A rests lets work go on for a while at a time only.
 type rests struct {
-	clock func() time.Time
-	since time.Time
+	clock  func() time.Time
+	yields func() bool // to what replicas may be waiting for
+	began  time.Time
+	since  time.Time // the last rest
+}
+
+// rests are those of a job that begins now.
+func (s *summer) rests() *rests {
+	now := s.p.o.Clock()
+	return &rests{clock: s.p.o.Clock, yields: s.p.snapshots.busy, began: now, since: now}
 }
 
 func (r *rests) rest(ctx context.Context) error {
-	worked := r.clock().Sub(r.since)
-	if worked < sumWork {
+	now := r.clock()
+	pause := now.Sub(r.since)
+	if pause < sumWork {
 		return nil
 	}
-	err := sleep(ctx, worked)
+	if now.Sub(r.began) < sumPatient && r.yields() {
+		pause *= sumYield
+	}
+	err := sleep(ctx, pause)
 	r.since = r.clock()
 	return err
 }

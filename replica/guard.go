@@ -63,7 +63,7 @@ func openGuard(path string, o guardOptions) (g *guard, err error) {
 	if g.conn, err = sqlite.Open(path, options); err != nil {
 		return g, err
 	}
-	if g.control, err = sqlite.Open(path, sqlite.Options{}); err != nil {
+	if g.control, err = sqlite.Open(path, sqlite.Options{Lean: true}); err != nil {
 		return g, err
 	}
 	if g.pageSize, err = g.conn.QueryInt("PRAGMA page_size"); err != nil {

@@ -54,7 +54,7 @@ func (o *Objects) with(ctx context.Context, d time.Duration, what string, f func
 // Put stores data under name in place of what was there.
 func (o *Objects) Put(ctx context.Context, name string, data []byte) error {
 	put := func(ctx context.Context, store jetstream.ObjectStore) error {
-		chunk := uint32(min(objectChunk, max(o.conn.nc.MaxPayload()-headerRoom, headerRoom)))
+		chunk := uint32(min(objectChunk, max(o.conn.nc.MaxPayload()-headerRoom, headerRoom), int64(max(len(data), 1)))) // the client takes a buffer of it
 		meta := jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunk}}
 		_, err := store.Put(ctx, meta, bytes.NewReader(data))
 		return err

@@ -12,6 +12,10 @@ int rq_db_config(sqlite3 *db, int op, int value) {
   return rc;
 }
 
+int rq_no_lookaside(sqlite3 *db) {
+  return sqlite3_db_config(db, SQLITE_DBCONFIG_LOOKASIDE, (void *)0, 0, 0);
+}
+
 int rq_bind_text(sqlite3_stmt *stmt, int i, const void *p, uint64_t n) {
   return sqlite3_bind_text64(stmt, i, n ? p : empty, n, COPY_BINDING, SQLITE_UTF8);
 }

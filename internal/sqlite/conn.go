@@ -32,6 +32,7 @@ type Options struct {
 
 	BusyTimeout time.Duration // how long SQLite itself waits for a lock; 0 = not at all
 	CacheBytes  int64         // page cache limit; 0 = SQLite's default, 2 MB
+	Lean        bool          // take little memory, for locks, marks and checkpoints: 30 KiB instead of 160
 	Synchronous string        // NORMAL (""), FULL or EXTRA; never less, see the package comment
 
 	// RowSums lets Apply read every row before and after it changes it, and keep by
@@ -113,6 +114,12 @@ func (c *Conn) configure(o Options) error {
 			return err
 		}
 	}
+	if o.Lean {
+		if err := c.fail("open", C.rq_no_lookaside(c.db)); err != nil {
+			return err
+		}
+		o.CacheBytes = leanCache
+	}
 	if ours {
 		if err := c.fail("open", C.sqlite3_wal_autocheckpoint(c.db, 0)); err != nil {
 			return err
@@ -137,6 +144,10 @@ func (c *Conn) configure(o Options) error {
 	}
 	return c.setSynchronous(o.Synchronous)
 }
+
+// leanCache is less than three pages of any size: then SQLite allocates the pages of
+// its cache one by one, and not twenty at once.
+const leanCache = 1
 
 // setSynchronous sets the level and asserts that it took.
 func (c *Conn) setSynchronous(level string) error {

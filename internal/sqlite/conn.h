@@ -6,6 +6,10 @@
 // rq_db_config sets a boolean option and fails when it did not take.
 int rq_db_config(sqlite3 *db, int op, int value);
 
+// rq_no_lookaside gives back the 48 KiB that a connection keeps for small
+// allocations. It must come before the first statement.
+int rq_no_lookaside(sqlite3 *db);
+
 // These copy: the statement may outlive the Go memory behind p.
 int rq_bind_text(sqlite3_stmt *stmt, int i, const void *p, uint64_t n);
 int rq_bind_blob(sqlite3_stmt *stmt, int i, const void *p, uint64_t n);

@@ -265,3 +265,29 @@ func TestDamagedSchemaIsNotQuoted(t *testing.T) {
 		}
 	}
 }
+
+// A connection that takes little memory does what any other does, only slower.
+func TestLean(t *testing.T) {
+	c, path := openTest(t, Options{Lean: true})
+	mustExec(t, c, "CREATE TABLE t(id INTEGER PRIMARY KEY, a BLOB)")
+	mustExec(t, c, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 300) INSERT INTO t SELECT i, zeroblob(i*97) FROM n")
+	if got := mustInt(t, c, "PRAGMA cache_size"); got != -1 {
+		t.Errorf("cache_size is %d", got)
+	}
+	if err := c.OpenRead(); err != nil {
+		t.Fatal(err)
+	}
+	other := reopen(t, path, Options{})
+	mustExec(t, other, "DELETE FROM t WHERE id > 200")
+	if n := mustInt(t, c, "SELECT count(*) FROM t"); n != 300 {
+		t.Errorf("%d rows in the read transaction", n)
+	}
+	must(t, c.Rollback())
+	m, err := c.Checkpoint(Passive)
+	if err != nil || m.Frames == 0 || m.Backfilled != m.Frames {
+		t.Errorf("checkpoint: %+v, %v", m, err)
+	}
+	if n := mustInt(t, c, "SELECT sum(length(a)) FROM t"); n != 97*200*201/2 {
+		t.Errorf("%d bytes", n)
+	}
+}
