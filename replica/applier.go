@@ -22,9 +22,10 @@ type applier struct {
 
 	verifier *cdc.Verifier
 	decoder  cdc.Decoder
-	mark     Mark // in the file
-	next     Mark // after the whole records in hand
-	records  int  // in hand
+	mark     Mark  // in the file
+	cookie   int64 // SQLite's count of schema changes in the file
+	next     Mark  // after the whole records in hand
+	records  int   // in hand
 	changes  uint64
 	redone   uint64 // SQLite transactions that needed the second way of applying
 }
@@ -42,7 +43,7 @@ func newApplier(g *guard, spoolDir string, now func() time.Time) (*applier, erro
 	if err != nil {
 		return nil, err
 	}
-	a := &applier{guard: g, w: w, spool: newSpool(spoolDir), now: now}
+	a := &applier{guard: g, w: w, spool: newSpool(spoolDir), now: now, cookie: unsealed}
 	a.restart(mark)
 	return a, nil
 }
@@ -144,6 +145,10 @@ func (a *applier) commit(ctx context.Context) error {
 	if err := advance(a.guard.conn, a.mark, a.next, a.now()); err != nil {
 		return err
 	}
+	cookie, err := sealSchema(a.guard.conn, a.cookie)
+	if err != nil {
+		return err
+	}
 	err = a.w.sums.commit(func() error {
 		if err := a.guard.commit(); err != nil {
 			return fmt.Errorf("replica: commit at %s: %w", a.next.Position, err)
@@ -154,7 +159,7 @@ func (a *applier) commit(ctx context.Context) error {
 		return err
 	}
 	a.w.committed()
-	a.mark = a.next
+	a.mark, a.cookie = a.next, cookie
 	a.spool.reset()
 	a.records, a.changes = 0, 0
 	return nil

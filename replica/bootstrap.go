@@ -13,7 +13,7 @@ import (
 )
 
 // open opens the replica's file, after restoring it from a snapshot if there is
-// none.
+// none. After errStray the file is open all the same.
 func (r *Replica) open(ctx context.Context) error {
 	// The lock is that of the file to which the name led when Run began.
 	if path, err := resolve(r.name); err != nil || path != r.o.Path {
@@ -42,7 +42,10 @@ func (r *Replica) open(ctx context.Context) error {
 	}
 	r.a, r.opened = a, true
 	r.o.Logger.Info("replica file open", "path", r.o.Path, "lsn", a.mark.LSN, "epoch", a.mark.Epoch)
-	return nil
+	if r.repair != nil { // whatever is wrong is mended with it
+		return nil
+	}
+	return a.unseal(ctx)
 }
 
 // errVacant means that nothing is at the path that could be lost.

@@ -71,6 +71,9 @@ func claim(c *sqlite.Conn, at Mark, now time.Time) error {
 		err = setPosition(c, at, now)
 	}
 	if err == nil {
+		_, err = sealSchema(c, unsealed)
+	}
+	if err == nil {
 		err = c.Commit()
 	}
 	return errors.Join(err, c.Rollback())
@@ -142,7 +145,8 @@ func (f *File) Close() error {
 
 // stripFile drops this program's own tables.
 func stripFile(c *sqlite.Conn) error {
-	if err := c.Exec("DROP TABLE IF EXISTS _replicator_position; DROP TABLE IF EXISTS _replicator_left_off"); err != nil {
+	if err := c.Exec(`DROP TABLE IF EXISTS _replicator_position; DROP TABLE IF EXISTS _replicator_left_off;
+DROP TABLE IF EXISTS _replicator_schema; DROP TABLE IF EXISTS _replicator_sums`); err != nil {
 		return fmt.Errorf("replica: strip restored file: %w", err)
 	}
 	return nil

@@ -38,15 +38,17 @@ var errMoved = errors.New("replica: the position in the file is not the one that
 // errUnreadable means that the row of the position is there and says nothing.
 var errUnreadable = errors.New("replica: the position in the file cannot be read")
 
-// createTables makes this program's own tables. leftOff lists indexes of the
-// source that the replica cannot maintain.
+// createTables makes this program's own tables. left_off lists indexes of the
+// source that the replica cannot maintain; schema and sums are the file's seal.
 func createTables(c *sqlite.Conn) error {
 	err := c.Exec(`CREATE TABLE IF NOT EXISTS _replicator_position(
   id INTEGER PRIMARY KEY CHECK(id = 1),
   lineage TEXT NOT NULL, epoch INTEGER NOT NULL, lsn INTEGER NOT NULL, hash TEXT NOT NULL,
   transactions INTEGER NOT NULL, bytes INTEGER NOT NULL, captured_at TEXT NOT NULL, updated_at TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS _replicator_left_off(
-  name TEXT PRIMARY KEY, tbl TEXT NOT NULL, sql TEXT NOT NULL, reason TEXT NOT NULL)`)
+  name TEXT PRIMARY KEY, tbl TEXT NOT NULL, sql TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS _replicator_schema(id INTEGER PRIMARY KEY CHECK(id = 1), sum TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS _replicator_sums(tbl TEXT PRIMARY KEY, lsn INTEGER NOT NULL, sum BLOB NOT NULL)`)
 	if err != nil {
 		return fmt.Errorf("replica: create position table: %w", err)
 	}

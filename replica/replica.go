@@ -228,7 +228,9 @@ func (r *Replica) prepare() (*durable.Lock, error) {
 func (r *Replica) keep(ctx context.Context) (err error) {
 	defer func() {
 		if r.a != nil {
-			err = errors.Join(err, r.a.rollback(), r.a.guard.close())
+			err = errors.Join(err, r.a.rollback())
+			r.seal()
+			err = errors.Join(err, r.a.guard.close())
 			r.a = nil
 		}
 	}()
@@ -259,6 +261,17 @@ func (r *Replica) keep(ctx context.Context) (err error) {
 		if err := r.suffer(ctx, err); err != nil {
 			return err
 		}
+	}
+}
+
+// seal leaves the file so that the next start sees what others did to it. Without
+// that it sees less; nothing else depends on it.
+func (r *Replica) seal() {
+	if r.a.guard.unmoved() != nil {
+		return
+	}
+	if err := r.a.seal(context.Background(), r.repair != nil && !r.repair.ahead); err != nil {
+		r.o.Logger.Warn("the replica's file was closed without a seal", "path", r.o.Path, "err", err)
 	}
 }
 

@@ -147,6 +147,9 @@ func (r *Replica) difference(ctx context.Context, path string, at Mark) (did sql
 	if err := setPosition(g.conn, at, r.o.Clock.Now()); err != nil {
 		return did, err
 	}
+	if r.a.cookie, err = sealSchema(g.conn, unsealed); err != nil {
+		return did, err
+	}
 	return did, g.commit()
 }
 

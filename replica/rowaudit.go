@@ -248,8 +248,10 @@ func (s *rowSums) learn(t *reading, sum cdc.RowSum) *Divergence {
 		return nil
 	}
 	if e.sum() != e.claim.sum {
-		return &Divergence{LSN: e.claim.lsn, Table: e.name, err: ErrRowSum}
+		return &Divergence{LSN: e.claim.lsn, Table: e.name, err: ErrRowSum, here: e.claim.own}
 	}
-	e.proved = e.claim.lsn
+	if !e.claim.own {
+		e.proved = e.claim.lsn
+	}
 	return nil
 }

@@ -50,10 +50,11 @@ type rowSum struct {
 
 func (e *rowSum) sum() cdc.RowSum { return e.base.Add(e.change) }
 
-// A hashClaim is the hash that a record gives for a table.
+// A hashClaim is the hash that a record gives for a table, or the file itself.
 type hashClaim struct {
 	sum cdc.RowSum
 	lsn cdc.LSN // 0: there is none
+	own bool    // the file's
 }
 
 // pendingSums is what the open SQLite transaction does, until it is committed.
@@ -153,7 +154,7 @@ func (s *rowSums) hear(lsn cdc.LSN, tables []cdc.TableHash) {
 		return
 	}
 	for _, t := range tables {
-		s.claims[t.Table] = hashClaim{cdc.RowSumOf(t.Sum), lsn}
+		s.claims[t.Table] = hashClaim{sum: cdc.RowSumOf(t.Sum), lsn: lsn}
 	}
 }
 

@@ -103,7 +103,7 @@ func TestChangedRowIsFound(t *testing.T) {
 			g.equal()
 			g.until(audited)
 			must(t, ignoreCanceled(g.stop()))
-			g.scribble(sql)
+			g.scribble(sql + "; " + unseen)
 			g.run()
 			g.until(audited)
 			lsn := g.step("INSERT INTO t VALUES(3,'three')")

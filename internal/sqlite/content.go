@@ -98,6 +98,16 @@ func (c *Conn) sumTable(ctx context.Context, name string, progress func(uint64))
 	return sum, err
 }
 
+// SumSchema is the sum that Content computes for the schema: of its objects and their
+// text, in any order, without names that begin with Reserved.
+func (c *Conn) SumSchema(ctx context.Context) ([2]uint64, error) {
+	sum, err := c.sumSchema(ctx)
+	if err != nil {
+		return sum, fmt.Errorf("sqlite: content of the schema: %w", err)
+	}
+	return sum, nil
+}
+
 func (c *Conn) sumSchema(ctx context.Context) ([2]uint64, error) {
 	const columns = 4
 	shape := C.rq_shape_new(0, columns)
