@@ -26,18 +26,21 @@ func NewFleet(now func() time.Time) *Fleet {
 	return &Fleet{now: now, last: make(map[string]Report)}
 }
 
-// Add remembers r and the time. A report without a node is ignored.
-func (f *Fleet) Add(r Report) {
+// Add remembers r and the time. It reports whether the replica is new or in another
+// state than before. A report without a node is ignored.
+func (f *Fleet) Add(r Report) (news bool) {
 	if r.Node == "" {
-		return
+		return false
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	before, known := f.last[r.Node]
 	r.ArrivedAt = f.now()
 	f.last[r.Node] = r
 	if len(f.last) > maxFleet {
 		f.forgetSilent()
 	}
+	return !known || before.State != r.State
 }
 
 func (f *Fleet) forgetSilent() {

@@ -198,9 +198,17 @@ func TestClockOffset(t *testing.T) {
 func TestFleet(t *testing.T) {
 	now := time.Unix(1000, 0)
 	f := NewFleet(func() time.Time { return now })
-	f.Add(Report{Node: "b", State: "starting"})
-	f.Add(Report{Node: "a", State: "streaming"})
-	f.Add(Report{})
+	for _, c := range []struct {
+		r    Report
+		news bool
+	}{
+		{Report{Node: "b", State: "waiting"}, true}, {Report{Node: "b", State: "starting"}, true}, {Report{Node: "b", State: "starting"}, false},
+		{Report{Node: "a", State: "streaming"}, true}, {Report{}, false},
+	} {
+		if got := f.Add(c.r); got != c.news {
+			t.Errorf("%+v: news is %t, want %t", c.r, got, c.news)
+		}
+	}
 	now = now.Add(time.Hour)
 	f.Add(Report{Node: "b", State: "streaming"})
 	want := []Report{

@@ -213,7 +213,7 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDataba
 	if err != nil {
 		return nil, err
 	}
-	db := &sourceDatabase{pipeline: p, path: c.Path, fleet: newFleet(d.e.clock), clock: d.e.clock}
+	db := &sourceDatabase{pipeline: p, path: c.Path, fleet: newFleet(d.e.clock), clock: d.e.clock, asked: make(chan struct{}, 1)}
 	db.service = service{name: c.Name, run: func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return p.Run(ctx) })

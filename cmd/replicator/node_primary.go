@@ -23,6 +23,7 @@ type sourceDatabase struct {
 	fleet    *fleet
 	backlog  backlog
 	clock    func() time.Time
+	asked    chan struct{} // has room for one: a replica that has come, or come on, waits to hear how far we are
 }
 
 // beat tells replicas how far the primary is, and hears how far they are.
@@ -47,6 +48,8 @@ func (d *sourceDatabase) beat(ctx context.Context, conn *stream.Conn, node strin
 		select {
 		case <-ticks.C:
 			ticks.Next()
+		case <-d.asked:
+			rested = true
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -55,7 +58,12 @@ func (d *sourceDatabase) beat(ctx context.Context, conn *stream.Conn, node strin
 
 // heard takes the report of a replica.
 func (d *sourceDatabase) heard(r stream.Report) {
-	d.fleet.add(r)
+	if d.fleet.add(r) {
+		select {
+		case d.asked <- struct{}{}:
+		default:
+		}
+	}
 	d.pipeline.Heard(r.Node, r.Seen)
 	d.pipeline.Hold(r.Node, need(r, d.pipeline.Status().Position.Lineage))
 	if r.State == string(replica.Waiting) {
@@ -236,12 +244,13 @@ func newFleet(clock func() time.Time) *fleet {
 	return &fleet{Fleet: stream.NewFleet(clock), changed: make(chan struct{})}
 }
 
-func (f *fleet) add(r stream.Report) {
-	f.Add(r)
+func (f *fleet) add(r stream.Report) (news bool) {
+	news = f.Add(r)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	close(f.changed)
 	f.changed = make(chan struct{})
+	return news
 }
 
 func (f *fleet) change() <-chan struct{} {
