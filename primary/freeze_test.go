@@ -18,8 +18,12 @@ func TestFrozenIsExactlyALSN(t *testing.T) {
 	book := newLedger()
 	c := startCapture(t, path, newMemoryLog(book.visit), testCaptureOptions())
 	tr := enlist(t, path, strings.Fields("writer bigwriter spread checkpointer opener")...)
-	for range 25 {
+	for states, refused := 0, 0; states < 25; {
 		frozen, err := c.freeze()
+		if errors.Is(err, errFreeze) && refused < 25 { // the programs left no gap, and nothing is lost by that
+			refused++
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,6 +55,7 @@ func TestFrozenIsExactlyALSN(t *testing.T) {
 		if len(want.gaps) > 0 {
 			t.Fatalf("frozen at %v: %d differences, first: %s", frozen.At, len(want.gaps), want.gaps[0])
 		}
+		states++
 	}
 	tr.dismiss(func() error { _, err := c.poll(); return err })
 }
