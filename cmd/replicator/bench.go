@@ -49,6 +49,7 @@ func scenarios() []scenario {
 		{"bulk", "many rows, 100 a transaction, until the replica has the last one", bulkScenario},
 		{"catchup", "a replica that was away, against a plain replay of the same changes", catchupScenario},
 		{"seed", "capture start, first snapshot and a new replica of a large database", seedScenario},
+		{"growth", "the same, and lag, for databases of several sizes", growthScenario},
 		{"huge", "a transaction of many rows, and one of few large ones: memory of the daemons", hugeScenario},
 		{"tables", "a schema of many tables, made, written and dropped one by one", tablesScenario},
 		{"idle", "CPU time of daemons that have nothing to do", idleScenario},
@@ -93,6 +94,7 @@ type benchScale struct {
 	prefill      int           // rows that are there before a writer begins
 	bulk         int           // rows of the scenarios that write a given number
 	seedBytes    int64         // size of the large database
+	growth       []int64       // sizes of databases
 	hugeRows     int           // rows of the transaction of many
 	hugeBytes    int64         // size of the transaction of few
 	tableSteps   []int         // numbers of tables
@@ -106,12 +108,14 @@ type benchScale struct {
 
 var benchScales = map[string]benchScale{
 	"small": {
-		pairs: 1, window: 400 * time.Millisecond, prefill: 1000, bulk: 10_000, seedBytes: 8 << 20, hugeRows: 20_000, hugeBytes: 16 << 20, tableSteps: []int{100},
+		pairs: 1, window: 400 * time.Millisecond, prefill: 1000, bulk: 10_000, seedBytes: 8 << 20, growth: []int64{1 << 20, 4 << 20},
+		hugeRows: 20_000, hugeBytes: 16 << 20, tableSteps: []int{100},
 		idle: time.Second, idleSteps: []int{1, 5}, busyMany: 5, lagRates: []int{200}, replicaSteps: []int{2}, fsyncs: 10,
 	},
 	"full": {
-		pairs: 3, window: 5 * time.Second, prefill: 100_000, bulk: 1_000_000, seedBytes: 1 << 30, hugeRows: 10_000_000, hugeBytes: 768 << 20, tableSteps: []int{1000, 4000, 10_000},
-		idle: 20 * time.Second, idleSteps: []int{1, 100, 200}, busyMany: 100, lagRates: []int{200, 5000, 0}, replicaSteps: []int{1, 2, 4}, fsyncs: 200,
+		pairs: 3, window: 5 * time.Second, prefill: 100_000, bulk: 1_000_000, seedBytes: 1 << 30, growth: []int64{64 << 20, 1 << 30, 4 << 30},
+		hugeRows: 10_000_000, hugeBytes: 768 << 20, tableSteps: []int{1000, 4000, 10_000},
+		idle: 20 * time.Second, idleSteps: []int{1, 100, 200}, busyMany: 100, lagRates: []int{200, 5000, 0}, replicaSteps: []int{1, 2, 4, 10, 50}, fsyncs: 200,
 	},
 }
 
