@@ -52,6 +52,7 @@ func TestResyncWaitsForTheStore(t *testing.T) {
 		{"unavailable", away, nil, "NATS is away"},
 		{"unavailable after the list", nil, away, "NATS is away"},
 		{"input/output error", nil, unix.EIO, "input/output error"},
+		{"not mounted", unix.ENODEV, nil, "no such device"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -177,6 +177,9 @@ func newObject(row sqlitefile.SchemaRow, s *side, l layouts) (*object, error) {
 	default:
 		return nil, fmt.Errorf("%w: sqlite_schema row %d is of type %q", errInconsistent, row.Rowid, row.Type)
 	}
+	if !strings.EqualFold(row.Name, row.Table) { // which SQLite reads only as long as it need not
+		return nil, fmt.Errorf("%w: sqlite_schema row %d: table %s is said to belong to table %s", errInconsistent, row.Rowid, row.Name, row.Table)
+	}
 	if row.Root == 0 {
 		return o, nil
 	}

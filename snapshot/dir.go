@@ -15,10 +15,21 @@ import (
 // A DirStore keeps objects as files below a directory, which may be on another
 // machine: a mount that honours fsync and rename is enough. What a crashed Put
 // left behind is listed as name + ".tmp", so that Retain finds it.
-type DirStore struct{ dir string }
+type DirStore struct {
+	dir  string
+	home *home // nil: not remembered
+}
 
 // NewDir returns the store below dir. The directory is created by the first Put.
 func NewDir(dir string) *DirStore { return &DirStore{dir: dir} }
+
+// NewDirAt is NewDir for the one who writes. It remembers, in the file note, on which
+// file system the store is, and so tells a store without an object, which is a fact,
+// from one that is not mounted: then every call fails, with an error that wraps
+// syscall.ENODEV, and nothing is written to where the mount should be.
+func NewDirAt(dir, note string) *DirStore {
+	return &DirStore{dir: dir, home: &home{dir: dir, note: note, device: deviceOf}}
+}
 
 func (d *DirStore) file(ctx context.Context, name string) (string, error) {
 	if err := ctx.Err(); err != nil {
@@ -36,10 +47,16 @@ func (d *DirStore) Put(ctx context.Context, name string, data []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := d.home.check(d.names); err != nil {
+		return err
+	}
 	if err := (durable.OS{}).MkdirAll(filepath.Dir(file)); err != nil {
 		return err
 	}
-	return durable.WriteFile(durable.OS{}, file, data)
+	if err := durable.WriteFile(durable.OS{}, file, data); err != nil {
+		return err
+	}
+	return d.home.keep()
 }
 
 // Get implements [Store].
@@ -48,11 +65,24 @@ func (d *DirStore) Get(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.ReadFile(file)
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.Join(d.home.check(d.names), err)
+	}
+	return b, err
 }
 
 // List implements [Store].
 func (d *DirStore) List(ctx context.Context, prefix string) (names []string, err error) {
+	if names, err = d.list(ctx, prefix); err == nil && len(names) == 0 {
+		err = d.home.check(d.names)
+	}
+	return names, err
+}
+
+func (d *DirStore) names() ([]string, error) { return d.list(context.Background(), "") }
+
+func (d *DirStore) list(ctx context.Context, prefix string) (names []string, err error) {
 	root := d.dir
 	if i := strings.LastIndexByte(prefix, '/'); i >= 0 { // look only where the names can be
 		if root, err = d.file(ctx, prefix[:i]); err != nil {

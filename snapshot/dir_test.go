@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -77,4 +79,68 @@ func TestDirStoreNames(t *testing.T) {
 	if _, err := d.List(t.Context(), "../"); err == nil {
 		t.Error("List leaves the directory")
 	}
+}
+
+// TestDirStoreNotMounted: an empty folder is no store without snapshots when it is on
+// another file system than the snapshots were.
+func TestDirStoreNotMounted(t *testing.T) {
+	ctx := t.Context()
+	dir := filepath.Join(t.TempDir(), "mnt", "app")
+	note := filepath.Join(t.TempDir(), "store.json")
+	device := uint64(1)
+	start := func() *DirStore { // as a new process does
+		d := NewDirAt(dir, note)
+		d.home.device = func(string) (uint64, error) { return device, nil }
+		return d
+	}
+	put := func(d *DirStore, name string) {
+		t.Helper()
+		if err := d.Put(ctx, name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := func(d *DirStore, want int) {
+		t.Helper()
+		if names, err := d.List(ctx, ""); err != nil || len(names) != want {
+			t.Errorf("%q, %v, want %d", names, err, want)
+		}
+	}
+	away := func(d *DirStore) {
+		t.Helper()
+		_, err := d.List(ctx, "")
+		_, gerr := d.Get(ctx, "a/1")
+		for _, err := range []error{err, gerr, d.Put(ctx, "a/2", nil)} {
+			if !errors.Is(err, syscall.ENODEV) || !strings.Contains(err.Error(), note) {
+				t.Errorf("not mounted: %v", err)
+			}
+		}
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("written to where the mount should be: %v", err)
+		}
+	}
+	list(start(), 0) // never used
+	d := start()
+	put(d, "a/1")
+	list(d, 1)
+	if err := os.Rename(dir, dir+".disk"); err != nil {
+		t.Fatal(err)
+	}
+	device = 2
+	away(start())
+	away(d)
+	device = 1
+	list(start(), 0) // deleted, on the same disk: a fact
+	device = 3
+	if err := os.Rename(dir+".disk", dir); err != nil {
+		t.Fatal(err)
+	}
+	d = start()
+	list(d, 1) // moved to another disk, or the number of its device is another one
+	put(d, "a/2")
+	list(start(), 2)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	device = 1
+	away(start()) // the note has followed
 }

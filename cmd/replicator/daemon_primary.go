@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/sqlite-replicator/replicator/internal/config"
 	"github.com/sqlite-replicator/replicator/primary"
+	"github.com/sqlite-replicator/replicator/snapshot"
 	"github.com/sqlite-replicator/replicator/stream"
 	"github.com/sqlite-replicator/replicator/web"
 )
@@ -208,6 +210,9 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDataba
 	o := pipelineOptions(d.cfg, i)
 	o.Stream = &published{Stream: d.conn.Stream(c.Name, streamConfig(d.cfg)), configured: d.bounded}
 	o.Snapshots = snapshotStore(d.conn, d.cfg.Snapshot.Store, d.cfg.Snapshot.Dir, c.Name, d.cfg.NATS.Replicas)
+	if d.cfg.Snapshot.Store == config.StoreDir { // a folder that is not mounted holds no snapshots, and is to hold none
+		o.Snapshots = snapshot.NewDirAt(filepath.Join(d.cfg.Snapshot.Dir, c.Name), filepath.Join(o.Dir, "store.json"))
+	}
 	o.Sources, o.Replay, o.Clock, o.Logger = sources, openReplay, d.e.clock, d.log
 	p, err := primary.New(o)
 	if err != nil {
