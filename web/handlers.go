@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -150,11 +151,14 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// errTimeUp is what whoever waits for too long hears, and not of contexts.
+var errTimeUp = errors.New("time is up")
+
 // within answers with what do returns before the timeout. A *Position goes into
 // an error, too: how far this node has come.
 func within(w http.ResponseWriter, r *http.Request, timeout time.Duration, do func(context.Context) (any, error)) {
 	extend(w, timeout)
-	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	ctx, cancel := context.WithTimeoutCause(r.Context(), timeout, errTimeUp)
 	defer cancel()
 	body, err := do(ctx)
 	if err == nil {
