@@ -53,30 +53,42 @@ func (c *cluster) start(i int) {
 	c.servers[i] = start(c.p.t, fmt.Sprintf("n%d", i), exec.Command(c.program, "-c", config))
 }
 
-// leader is the server that leads the stream.
-func (c *cluster) leader() int {
-	var lead struct {
-		Accounts []struct {
-			Streams []struct {
-				Name    string
-				Cluster struct{ Leader string }
-			} `json:"stream_detail"`
-		} `json:"account_details"`
+// A placed is where a server says that a stream is.
+type placed struct {
+	Name    string
+	Cluster struct {
+		Leader   string
+		Replicas []struct{ Name string }
 	}
+}
+
+// streams are those of all servers, each as often as there are servers that have it.
+func (c *cluster) streams() (all []placed) {
 	for _, at := range c.monitor {
 		answer, err := http.Get("http://" + at + "/jsz?streams=true")
 		if err != nil {
 			continue // it was killed
 		}
-		err = json.NewDecoder(answer.Body).Decode(&lead)
+		var jsz struct {
+			Accounts []struct {
+				Streams []placed `json:"stream_detail"`
+			} `json:"account_details"`
+		}
+		err = json.NewDecoder(answer.Body).Decode(&jsz)
 		c.p.must(errors.Join(err, answer.Body.Close()))
-		for _, a := range lead.Accounts {
-			for _, s := range a.Streams {
-				for i := range c.servers {
-					if s.Name == "REPLICATOR_app" && s.Cluster.Leader == fmt.Sprintf("n%d", i) {
-						return i
-					}
-				}
+		for _, a := range jsz.Accounts {
+			all = append(all, a.Streams...)
+		}
+	}
+	return all
+}
+
+// leader is the server that leads the stream.
+func (c *cluster) leader() int {
+	for _, s := range c.streams() {
+		for i := range c.servers {
+			if s.Name == "REPLICATOR_app" && s.Cluster.Leader == fmt.Sprintf("n%d", i) {
+				return i
 			}
 		}
 	}
@@ -111,4 +123,27 @@ func TestClusterLeaderDiesUnderLoad(t *testing.T) {
 	p.even(f)
 	c.start(led)
 	p.healed(f)
+	c.copies(t)
+}
+
+// copies: a primary keeps what nats.replicas says of each stream and each bucket.
+func (c *cluster) copies(t *testing.T) {
+	section := fmt.Sprintf("  url: %s\n  replicas: 3\n", c.p.url)
+	source := filepath.Join(c.p.dir, "three.db")
+	shell(t, source, setUp)
+	n := newNode(t, "primary", "primary-3", c.p.dir, section, database{"three", source})
+	n.start()
+	n.ready()
+	n.must("snapshot", "create", "--db", "three")
+	want := map[string]bool{"REPLICATOR_three": true, "OBJ_REPLICATOR_three_SNAPSHOTS": true}
+	for _, s := range c.streams() {
+		if want[s.Name] && len(s.Cluster.Replicas) != 2 {
+			t.Errorf("%s has %d copies besides its leader's, want 2", s.Name, len(s.Cluster.Replicas))
+		}
+		delete(want, s.Name)
+	}
+	if len(want) != 0 {
+		t.Errorf("the cluster does not have %v", want)
+	}
+	n.stop()
 }

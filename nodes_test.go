@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -252,7 +254,10 @@ func (n *node) reaches(name, state, text string) {
 		}
 		last := fmt.Sprint(err)
 		for _, d := range s.Databases {
-			if last = d.State + ", " + d.Error; d.Name == name && d.State == state && strings.Contains(d.Error, text) {
+			if d.Name != name {
+				continue
+			}
+			if last = d.State + ", " + d.Error; d.State == state && strings.Contains(d.Error, text) {
 				return
 			}
 		}
@@ -262,6 +267,26 @@ func (n *node) reaches(name, state, text string) {
 			n.t.Fatalf("%s of %s is %s; want %s, %q", name, n.name, last, state, text)
 		}
 	}
+}
+
+// http sends a request and gives the answer with all white space as single spaces.
+func (n *node) http(method, path string) (code int, body string) {
+	n.t.Helper()
+	ctx, cancel := oneWait()
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+n.listen+path, nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	text, err := io.ReadAll(res.Body)
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		n.t.Fatal(err)
+	}
+	return res.StatusCode, strings.Join(strings.Fields(string(text)), " ")
 }
 
 // converge waits until the replicas have everything that was committed to the

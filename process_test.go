@@ -1,6 +1,7 @@
 package replicator_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -244,39 +245,133 @@ func TestLateReplica(t *testing.T) {
 	converge(t, "app", "late", p.primary, p.replica, late)
 }
 
-// TestBrokenNeighbour: what is wrong with one database is no matter of another.
+// TestBrokenNeighbour: what is wrong with one database is no matter of another, on
+// either side, from the start or later.
 func TestBrokenNeighbour(t *testing.T) {
 	dir := folder(t)
 	listen := address(t)
-	app, broken, absent := filepath.Join(dir, "app.db"), filepath.Join(dir, "broken.db"), filepath.Join(dir, "absent.db")
-	shell(t, app, setUp)
-	if err := os.WriteFile(broken, []byte(strings.Repeat("this is no database ", 500)), 0o600); err != nil {
+	path := func(name string) string { return filepath.Join(dir, name) }
+	write := func(name string, content []byte) {
+		t.Helper()
+		if err := os.WriteFile(path(name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"app.db", "damaged.db", "foreign.db"} {
+		shell(t, path(name), setUp)
+	}
+	write("broken.db", []byte(strings.Repeat("this is no database ", 500)))
+	damaged, err := os.ReadFile(path("damaged.db"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	primary := newNode(t, "primary", "primary-1", dir, "  listen: "+listen+"\n",
-		database{"broken", broken}, database{"app", app}, database{"absent", absent})
-	replica := newNode(t, "replica", "replica-1", dir, "  url: nats://"+listen+"\n",
-		database{"broken", filepath.Join(dir, "r-broken.db")}, database{"app", filepath.Join(dir, "r-app.db")}, database{"absent", filepath.Join(dir, "r-absent.db")})
+	write("encrypted.db", bytes.Repeat([]byte{0xd5, 0x17, 0x8e}, len(damaged)/3))
+	for i := 100; i < len(damaged); i++ {
+		damaged[i] = 0xd5
+	}
+	write("damaged.db", damaged)
+	shell(t, path("r-foreign.db"), "CREATE TABLE precious(a)") // where the replica is to write
+
+	var sources, copies []database
+	for _, name := range []string{"broken", "encrypted", "damaged", "foreign", "app", "absent"} {
+		sources = append(sources, database{name, path(name + ".db")})
+		copies = append(copies, database{name, path("r-" + name + ".db")})
+	}
+	primary := newNode(t, "primary", "primary-1", dir, "  listen: "+listen+"\n", sources...)
+	replica := newNode(t, "replica", "replica-1", dir, "  url: nats://"+listen+"\n", copies...)
 	primary.start()
 	replica.start()
-	insertRows(t, app, "sound", 1000)
+	insertRows(t, path("app.db"), "sound", 1000)
 	converge(t, "app", "", primary, replica)
-	if d := primary.database("broken"); d.State != "failed" || !strings.Contains(d.Error, broken) {
-		t.Errorf("a file that is no database is %q, %q", d.State, d.Error)
+	primary.reaches("broken", "failed", path("broken.db"))
+	primary.reaches("encrypted", "failed", "encrypted")
+	primary.reaches("damaged", "failed", "damaged or encrypted")
+	primary.reaches("foreign", "streaming", "")
+	primary.reaches("absent", "waiting", "")
+	replica.reaches("foreign", "failed", "move it away")
+	if got := shell(t, path("r-foreign.db"), "SELECT count(*) FROM precious"); got != "0" {
+		t.Errorf("the foreign file says %q", got)
 	}
-	if d := primary.database("absent"); d.State != "waiting" {
-		t.Errorf("a file that is not there yet is %q, %q", d.State, d.Error)
-	}
-	// It heals when the file does.
-	shell(t, absent, setUp)
-	insertRows(t, absent, "late", 10)
+
+	// Each heals when the file does.
+	shell(t, path("absent.db"), setUp)
+	insertRows(t, path("absent.db"), "late", 10)
 	converge(t, "absent", "", primary, replica)
-	if err := os.Remove(broken); err != nil {
+	for _, name := range []string{"broken", "encrypted"} {
+		if err := os.Remove(path(name + ".db")); err != nil {
+			t.Fatal(err)
+		}
+		shell(t, path(name+".db"), setUp)
+		insertRows(t, path(name+".db"), "mended", 10)
+		converge(t, name, "", primary, replica)
+	}
+	if err := os.Remove(path("r-foreign.db")); err != nil {
 		t.Fatal(err)
 	}
-	shell(t, broken, setUp)
-	insertRows(t, broken, "mended", 10)
-	converge(t, "broken", "", primary, replica)
+	insertRows(t, path("foreign.db"), "made room", 10)
+	converge(t, "foreign", "", primary, replica)
+
+	// One that is lost while it is served takes nothing with it.
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(path("absent.db" + suffix)); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	primary.reaches("absent", "waiting", "")
+	insertRows(t, path("app.db"), "after all", 1000)
+	converge(t, "app", "a neighbour is lost", primary, replica)
+	primary.reaches("app", "streaming", "")
+	replica.reaches("app", "streaming", "")
+}
+
+// TestHTTP: what the nodes answer, as their users ask.
+func TestHTTP(t *testing.T) {
+	p := newPair(t)
+	shell(t, p.source, setUp)
+	p.start()
+	insertRows(t, p.source, "some", 10)
+	lsn := p.replica.must("sync", "--db", "app")
+	p.primary.must("sync", "--db", "app", "--replicas", "1")
+	p.primary.ready()
+	p.replica.ready()
+	for _, c := range []struct {
+		node           *node
+		method, path   string
+		status         int
+		want, wantLess string // parts of the answer; less: not there
+	}{
+		{p.primary, "GET", "/healthz", 200, `"ok": true`, ""},
+		{p.replica, "GET", "/healthz", 200, `"ok": true`, ""},
+		{p.primary, "GET", "/readyz?max_lag=1h", 200, `"ready": true`, ""},
+		{p.replica, "GET", "/readyz?max_lag=1h&min_lsn=" + lsn, 200, `"ready": true`, ""},
+		{p.replica, "GET", "/readyz?min_lsn=1000000", 503, `"app: at LSN `, ""},
+		{p.replica, "GET", "/readyz?max_lag=soon", 400, `{ "error": "parameter max_lag `, ""},
+		{p.primary, "GET", "/metrics", 200, `replicator_lsn{db="app",step="published"} `, `step="applied"`},
+		{p.replica, "GET", "/metrics", 200, `replicator_lsn{db="app",step="applied"} `, `step="published"`},
+		{p.primary, "GET", "/v1/status", 200, `"role": "primary"`, `"applied": null`},
+		{p.primary, "GET", "/v1/status", 200, `"replicas": [ { "node": "replica-1", "state": "`, ""},
+		{p.primary, "GET", "/v1/status", 200, `"lsn": { "captured": `, `"error"`},
+		{p.replica, "GET", "/v1/status", 200, `"lsn": { "applied": `, `"captured"`},
+		{p.primary, "GET", "/v1/lag", 200, `"name": "app", "lag": { "transactions": `, ""},
+		{p.primary, "GET", "/v1/lag", 200, `"replicas": [ { "node": "replica-1", "lag": { "transactions": `, ""},
+		{p.replica, "GET", "/v1/lag", 200, `"lag": { "transactions": 0, "bytes": 0, "seconds": 0 }`, "replicas"},
+		{p.primary, "POST", "/v1/databases/app/sync?replicas=1&timeout=1m", 200, `{ "lsn": ` + lsn + `, "epoch": 1 }`, ""},
+		{p.replica, "POST", "/v1/databases/app/sync?timeout=1m", 200, `{ "lsn": ` + lsn + `, "epoch": 1 }`, ""},
+		{p.primary, "POST", "/v1/databases/app/sync?replicas=9&timeout=200ms", 504, `is applied by 1 of 9 replicas: time is up", "lsn": ` + lsn, ""},
+		{p.primary, "GET", "/v1/databases/app/sync", 405, `{ "error": "method GET; use POST" }`, ""},
+		{p.replica, "GET", "/v1/databases/app/wait?lsn=" + lsn + "&epoch=1&timeout=1m", 200, `{ "lsn": ` + lsn + `, "epoch": 1 }`, ""},
+		{p.replica, "GET", "/v1/databases/app/wait?lsn=1000000&timeout=1ms", 504, `time is up", "lsn": ` + lsn + `, "epoch": 1 }`, ""},
+		{p.replica, "GET", "/v1/databases/app/wait", 400, `{ "error": "parameter lsn `, ""},
+		{p.replica, "GET", "/v1/databases/nope/wait?lsn=1", 404, `{ "error": "unknown database \"nope\"" }`, ""},
+		{p.replica, "POST", "/v1/databases/app/verify", 200, `"equal": true`, "differences"},
+		{p.primary, "POST", "/v1/databases/app/snapshot", 200, `"lsn": ` + lsn, "error"},
+		{p.primary, "GET", "/v2", 404, `{ "error": "no such path: /v2" }`, ""},
+	} {
+		code, body := c.node.http(c.method, c.path)
+		if code != c.status || !strings.Contains(body, c.want) || c.wantLess != "" && strings.Contains(body, c.wantLess) {
+			t.Errorf("%s %s of the %s: %d %s; want %d, %q and not %q", c.method, c.path, c.node.role, code, body, c.status, c.want, c.wantLess)
+		}
+	}
 }
 
 // TestReplicaFileDisplaced: readers see at once what stands at the path, and so

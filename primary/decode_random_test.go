@@ -263,18 +263,19 @@ func TestRandom(t *testing.T) {
 	if n, err := strconv.ParseUint(os.Getenv("DECODE_SEED"), 10, 64); err == nil {
 		first = n
 	}
-	seed := first
-	for _, pageSize := range []int{512, 1024, 4096, 65536} {
-		for vacuum := range 3 {
-			seed++
-			encoding := []string{"UTF-8", "UTF-16le", "UTF-16be"}[seed%3]
-			secure := seed % 2
-			setup := fmt.Sprintf("PRAGMA page_size=%d; PRAGMA auto_vacuum=%d; PRAGMA encoding='%s'; PRAGMA secure_delete=%d;", pageSize, vacuum, encoding, secure)
-			t.Run(fmt.Sprintf("page=%d/vacuum=%d/%s/secure=%d/seed=%d", pageSize, vacuum, encoding, secure, seed), func(t *testing.T) {
-				s := newSubject(t, seed, setup+randomSetup)
-				s.random(pageSize, transactions)
-			})
-		}
+	// Every page size, every auto_vacuum, every encoding; the smallest and the largest
+	// page with each auto_vacuum.
+	for i, shape := range []struct{ pageSize, vacuum int }{
+		{512, 0}, {512, 1}, {512, 2}, {1024, 0}, {2048, 1}, {4096, 2}, {8192, 0}, {16384, 1}, {32768, 2}, {65536, 0}, {65536, 1}, {65536, 2},
+	} {
+		seed := first + 1 + uint64(i)
+		encoding := []string{"UTF-8", "UTF-16le", "UTF-16be"}[seed%3]
+		secure := seed % 2
+		setup := fmt.Sprintf("PRAGMA page_size=%d; PRAGMA auto_vacuum=%d; PRAGMA encoding='%s'; PRAGMA secure_delete=%d;", shape.pageSize, shape.vacuum, encoding, secure)
+		t.Run(fmt.Sprintf("page=%d/vacuum=%d/%s/secure=%d/seed=%d", shape.pageSize, shape.vacuum, encoding, secure, seed), func(t *testing.T) {
+			s := newSubject(t, seed, setup+randomSetup)
+			s.random(shape.pageSize, transactions)
+		})
 	}
 }
 

@@ -181,12 +181,15 @@ func (p *Pipeline) capture(ctx context.Context, log *wal.Log) error {
 		if errors.Is(err, errUndecodable) { // to decode it again would fail again
 			doubt = err
 		}
+		if !p.captured.Load() {
+			if unfit := unfit(err); unfit != nil { // which says what to do
+				err = unfit
+			}
+		}
 		p.status.trouble(troubleCapture, err)
 		p.status.trouble(troubleLog, nil)
-		if p.o.Only && !p.captured.Load() {
-			if unfit := unfit(err); unfit != nil {
-				return unfit
-			}
+		if p.o.Only && errors.Is(err, errUnfit) {
+			return err
 		}
 		if text := err.Error(); text != said { // a file that stays away is said once
 			said = text
@@ -391,7 +394,11 @@ func (p *Pipeline) sync(ctx context.Context, stop func() bool) (cdc.Position, er
 	}
 	if err != nil {
 		s := p.Status()
-		return cdc.Position{}, fmt.Errorf("sync %s: %w; the database is %s: %s", p.o.Name, err, s.State, s.Error)
+		state := s.State
+		if s.Error != "" {
+			state += ": " + s.Error
+		}
+		return cdc.Position{}, fmt.Errorf("sync %s: %w; the database is %s", p.o.Name, err, state)
 	}
 	err = p.changed.wait(ctx, func() bool { return p.published() >= at.LSN || stop() })
 	if err != nil {

@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -24,6 +27,9 @@ type crashFiles struct {
 	At      Mark // of the newest snapshot, which is snapshot.db
 	Records [][]byte
 	First   cdc.LSN // of the stream, if it was trimmed
+	// Limit is how large a file may grow once a snapshot is restored, in bytes: the write
+	// that passes it kills the child. 0 is no limit.
+	Limit uint64
 }
 
 func TestMain(m *testing.M) {
@@ -54,7 +60,7 @@ func crashChild(dir string) error {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(path, b, 0o600)
+		return errors.Join(os.WriteFile(path, b, 0o600), dieBeyond(in.Limit))
 	}}
 	r, err := New(Options{
 		Database: "app", Path: filepath.Join(dir, "replica.db"), Stream: l, Snapshots: &snapshots{list: []Snapshot{snap}},
@@ -76,6 +82,22 @@ func crashChild(dir string) error {
 			return err
 		}
 	}
+}
+
+// dieBeyond makes this process die at the first write behind limit bytes of a file.
+// The write itself fails, so that what the file is to hold in the end never is there,
+// however slow the machine is to kill.
+func dieBeyond(limit uint64) error {
+	if limit == 0 {
+		return nil
+	}
+	refused := make(chan os.Signal, 1)
+	signal.Notify(refused, syscall.SIGXFSZ)
+	go func() {
+		<-refused
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // nothing comes after it
+	}()
+	return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: limit})
 }
 
 // Whenever the process is killed, the next one goes on where the file is: each
@@ -131,54 +153,23 @@ func TestKilledInsideAReseed(t *testing.T) {
 	crashOnce(t, dir, 0, before)
 	g.step("UPDATE t SET v=randomblob(1000)")
 	newest := g.snapshot()
-	crashInput(t, dir, newest, crashFiles{Records: g.log.all(), First: newest.At.LSN + 1})
 	inside := 0
-	for bytes := int64(256 << 10); ; bytes += 512 << 10 {
-		killed := killWhenGrown(t, dir, bytes, newest.At.LSN)
+	for limit := uint64(256 << 10); ; limit += 512 << 10 {
+		crashInput(t, dir, newest, crashFiles{Records: g.log.all(), First: newest.At.LSN + 1, Limit: limit})
+		crashOnce(t, dir, before, newest.At.LSN)
 		at, old := recovered(t, path)
 		if (at != before || old != rows) && (at != newest.At.LSN || old != 0) {
-			t.Fatalf("killed at %d bytes: %d old rows at LSN %d", bytes, old, at)
+			t.Fatalf("killed at %d bytes: %d old rows at LSN %d", limit, old, at)
 		}
 		if at == newest.At.LSN {
 			break
 		}
-		if killed {
-			inside++
-		}
+		inside++
 	}
 	if inside < 3 {
 		t.Errorf("%d kills came inside the transaction, want 3 at least", inside)
 	}
 	equalFiles(t, g.c, path)
-}
-
-// killWhenGrown kills a child as soon as its SQLite WAL is so large, or when it has
-// reached an LSN.
-func killWhenGrown(t *testing.T, dir string, bytes int64, lsn cdc.LSN) (inside bool) {
-	t.Helper()
-	child, lines := startChild(t, dir)
-	through := make(chan struct{})
-	go func() {
-		defer close(through)
-		for lines.Scan() {
-			if n, _ := strconv.ParseUint(lines.Text(), 10, 64); cdc.LSN(n) >= lsn {
-				return
-			}
-		}
-	}()
-	for done := false; !done && !inside; {
-		select {
-		case <-through:
-			done = true
-		default:
-			info, err := os.Stat(filepath.Join(dir, "replica.db-wal"))
-			inside = err == nil && info.Size() >= bytes
-		}
-	}
-	must(t, child.Process.Kill())
-	<-through
-	_ = child.Wait() // it was killed
-	return inside
 }
 
 // recovered is where a killed replica's file is, and how many old rows it has. It

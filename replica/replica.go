@@ -53,6 +53,9 @@ type Options struct {
 	Database string
 	Path     string // of the replica's file; beside it, and not beside a link to it, is a directory of the replica's own
 	SpoolDir string // of large transactions
+	// Only says that nothing else is kept in the process: a file of something else at
+	// Path, met before there was a replica, then ends Run.
+	Only bool
 
 	Stream    Stream
 	Snapshots Snapshots
@@ -183,10 +186,10 @@ func New(o Options) (*Replica, error) {
 }
 
 // Run keeps the file equal until ctx ends, or until it finds something that only
-// a person can mend before it could start: another daemon on the file, or a file
-// at the path that is not a replica. Later such a file is a state, until it is moved
-// away. It returns after everything it started has
-// ended, and never nil; what was applied is committed.
+// a person can mend before it could start: another daemon on the file, or, with
+// [Options.Only], a file at the path that is not a replica. Otherwise such a file is
+// a state, until it is moved away. It returns after everything it started has ended,
+// and never nil; what was applied is committed.
 func (r *Replica) Run(ctx context.Context) (err error) {
 	lock, err := r.prepare()
 	for isFull(err) { // no room for the lock
@@ -253,7 +256,7 @@ func (r *Replica) keep(ctx context.Context) (err error) {
 			continue
 		}
 		var exit *exitError
-		if errors.As(err, &exit) && !r.opened {
+		if errors.As(err, &exit) && !r.opened && r.o.Only {
 			r.board.trouble(err)
 			r.board.set(Failed)
 			return err

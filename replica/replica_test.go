@@ -42,6 +42,7 @@ func newRig(t *testing.T, sql string) *rig {
 	t.Cleanup(cancel)
 	g := &rig{source: newSource(t, sql), t: t, ctx: ctx, snaps: &snapshots{}}
 	g.o = Options{
+		Only:     true,
 		Database: "app", Path: filepath.Join(t.TempDir(), "replica.db"), Stream: g.log, Snapshots: g.snaps,
 		Clock: fastClock{}, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 		Apply: Apply{HoldWriteLock: true, VerifyRows: true},

@@ -42,6 +42,8 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 	case again: // a trouble that lasts is one line
 	case errors.Is(err, ErrNoSnapshot) && r.a == nil: // as at every first start
 		r.o.Logger.Info("nothing to start from yet", "err", err)
+	case r.a == nil:
+		r.o.Logger.Warn("replica cannot start yet", "err", err, "final", final)
 	default:
 		r.o.Logger.Warn("replica stopped applying", "err", err, "final", final)
 	}

@@ -387,6 +387,22 @@ func TestForeignFileIsRefused(t *testing.T) {
 	}
 }
 
+// Beside other databases it is a state, until the file is moved away.
+func TestForeignFileBesideOthers(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+	g.o.Only = false
+	g.snaps.add(g.snapshot())
+	must(t, os.WriteFile(g.o.Path, []byte(strings.Repeat("not a database", 100)), 0o600))
+	failed := g.reaches(Failed)
+	g.run()
+	g.until(failed)
+	if err := g.r.Status().Error; err == nil || !strings.Contains(err.Text, "move it away") {
+		t.Errorf("the error is %+v", err)
+	}
+	must(t, os.Remove(g.o.Path))
+	g.equal()
+}
+
 // A shell that looks before there is a replica leaves a file of 0 bytes.
 func TestEmptyFileIsNone(t *testing.T) {
 	touch := func(g *rig) { must(t, os.WriteFile(g.o.Path, nil, 0o640)) }

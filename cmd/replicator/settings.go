@@ -78,7 +78,7 @@ const unreached = 1 << 62
 func replicaOptions(c config.Replica, db config.ReplicaDatabase) replica.Options {
 	a := c.Apply
 	return replica.Options{
-		Database: db.Name, Path: db.Path, SpoolDir: filepath.Join(c.DataDir, db.Name),
+		Database: db.Name, Path: db.Path, SpoolDir: filepath.Join(c.DataDir, db.Name), Only: len(c.Databases) == 1,
 		Apply: replica.Apply{
 			GroupMaxRecords: a.GroupMaxRecords, GroupMaxBytes: int64(a.GroupMaxBytes), CacheBytes: int64(a.CacheSize),
 			CheckpointBytes: int64(a.CheckpointSize), HoldWriteLock: a.HoldWriteLock, OnDivergence: replica.Policy(a.OnDivergence),
