@@ -63,7 +63,7 @@ func (p *Pipeline) BeginAudit(ctx context.Context) (cdc.ID, cdc.Position, error)
 }
 
 // run sums up the frozen state, and tells verify what the capture believes of it.
-func (a *audit) run(verify func(context.Context, cdc.Position, []knownSum, []sqlite.TableSum)) {
+func (a *audit) run(verify func(context.Context, cdc.Position, []knownSum, []sqlite.TableSum) int) {
 	a.result.At = a.frozen.At
 	var err error
 	a.result.Tables, a.result.Schema, err = a.frozen.Conn().Content(a.ctx, nil)

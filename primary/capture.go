@@ -198,6 +198,9 @@ func (c *capture) attach(ctx context.Context, tail cdc.Tail) (doubt, err error) 
 		return c.doubt, c.follower.attach(ctx)
 	}
 	err = c.follower.resume(ctx, resumptionOf(tail.Boundary.Source))
+	if err == nil {
+		err = c.untouched(tail.Position)
+	}
 	if errors.Is(err, errUnproved) && c.follower.pinned >= 0 {
 		return err, nil
 	}
@@ -278,5 +281,6 @@ func (c *capture) sourcePosition(p sqlitefile.WALPosition) cdc.SourcePosition {
 
 // close releases what the capture holds but the source, whose owner closes it.
 func (c *capture) close() error {
+	c.leave()
 	return errors.Join(c.follower.release(), c.sorter.close(), c.layouts.Close(), c.sums.close())
 }

@@ -46,6 +46,7 @@ type follower struct {
 	written    []uint32
 	overlay    overlay
 	stats      followerStats
+	stuck      error         // why the last checkpoint failed, which the next one may not
 	stallLimit time.Duration // how long a turnover may hold the write lock
 	clock      func() time.Time
 }
@@ -222,8 +223,19 @@ func (f *follower) repin() error {
 	if err := f.advance(next); err != nil {
 		return err
 	}
-	_, err := f.src.control.Checkpoint(sqlite.Passive)
-	return err
+	return f.checkpoint()
+}
+
+// checkpoint copies into the database file what the pin allows. A disk that fails, or
+// is full, costs no change: the frames stay where they are, and so does the pin. It is
+// noted in f.stuck, and the next checkpoint is the next try.
+func (f *follower) checkpoint() error {
+	err := f.src.checkpoint()
+	if err != nil && !sqlite.Passes(err) {
+		return err
+	}
+	f.stuck = err
+	return nil
 }
 
 // advance makes the freshly opened pin next the only one. Decode and fsync come
@@ -265,9 +277,15 @@ func (f *follower) turnover(force bool) error {
 	if err != nil || done || !force {
 		return err
 	}
+	if f.stuck != nil { // and no reason to make writers wait
+		f.stats.Unfinished++
+		return nil
+	}
 	// The last checkpoint fsyncs both files while writers wait: do most of it now.
 	if err := errors.Join(f.src.log.Sync(), f.src.db.Sync()); err != nil {
-		return fmt.Errorf("%s: sync before a turnover: %w", f.src.path, err)
+		f.stuck = fmt.Errorf("%s: sync before a turnover: %w", f.src.path, err)
+		f.stats.Unfinished++
+		return nil
 	}
 	return f.turnoverLocked()
 }
@@ -388,7 +406,7 @@ func (f *follower) tryLock() (bool, error) {
 // stall limit has passed; an application's own checkpoint may hold the lock.
 func (f *follower) checkpointAll(began time.Time) (complete bool, err error) {
 	for {
-		if _, err := f.src.control.Checkpoint(sqlite.Passive); err != nil {
+		if err := f.checkpoint(); err != nil || f.stuck != nil {
 			return false, err
 		}
 		m, err := f.src.marks()

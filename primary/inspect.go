@@ -108,13 +108,21 @@ func (p *pacedPages) Page(n uint32) ([]byte, error) {
 	return p.Pages.Page(n)
 }
 
-// inspect runs one inspection, unless nothing was captured since the last.
+// inspect runs one inspection, unless nothing was captured since the last and the
+// database file was not written to. Where only the latter is so and the rows are not
+// what they were, no SQLite did it, and the term ends in doubt.
 func (s *summer) inspect(ctx context.Context) error {
 	during, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var in *inspection
+	var stamp fileStamp
+	still := false // nothing was captured since the last
 	err := s.p.ask(ctx, func(c *capture) (err error) {
-		if c.encoder.Position() == s.inspected {
+		if stamp, err = stampOf(c.src.db); err != nil {
+			return err
+		}
+		still = c.encoder.Position() == s.inspected
+		if still && stamp == s.stamp {
 			return nil
 		}
 		if in, err = c.beginInspection(s.from); in != nil {
@@ -135,15 +143,18 @@ func (s *summer) inspect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.inspected = frozen.At
+	s.inspected, s.stamp = frozen.At, stamp
 	s.mu.Lock()
 	s.status.Inspections++
 	s.status.Damage = ""
 	s.mu.Unlock()
 	sums, content := in.computed(&s.from)
-	s.verify(ctx, frozen.At, sums, content)
-	if mismatch != nil {
+	wrong := s.verify(ctx, frozen.At, sums, content)
+	switch {
+	case mismatch != nil:
 		return s.refuteMap(ctx, frozen.At, mismatch)
+	case still && wrong > 0:
+		return s.endTerm(ctx, errPastSQLite)
 	}
 	return nil
 }
@@ -191,8 +202,12 @@ func (s *summer) refuteMap(ctx context.Context, at cdc.Position, mismatch error)
 	s.mu.Lock()
 	s.status.MapMismatches++
 	s.mu.Unlock()
-	err := fmt.Errorf("%w: the map of the pages was wrong: %w", errUndecodable, mismatch)
-	if asked := s.p.ask(ctx, func(*capture) error { return err }); !errors.Is(asked, errUndecodable) {
+	return s.endTerm(ctx, fmt.Errorf("%w: the map of the pages was wrong: %w", errUndecodable, mismatch))
+}
+
+// endTerm makes because the end of the term that is running.
+func (s *summer) endTerm(ctx context.Context, because error) error {
+	if asked := s.p.ask(ctx, func(*capture) error { return because }); asked != because {
 		return asked
 	}
 	return nil

@@ -178,7 +178,7 @@ func (p *Pipeline) capture(ctx context.Context, log *wal.Log) error {
 		if errors.Is(err, errLog) {
 			return err
 		}
-		if errors.Is(err, errUndecodable) { // to decode it again would fail again
+		if errors.Is(err, errUndecodable) || errors.Is(err, errPastSQLite) { // to decode it again would fail again
 			doubt = err
 		}
 		if !p.captured.Load() {
@@ -242,6 +242,7 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	p.snapshots.begin(c.broken)
 	p.status.trouble(troubleLog, nil) // only now it has taken a record
 	p.status.trouble(troubleCapture, nil)
+	p.status.trouble(troubleCheckpoint, nil)
 	p.o.Logger.Info("capturing", "path", p.o.Path, "epoch", c.encoder.Position().Epoch, "lsn", c.encoder.Position().LSN,
 		"pages", c.follower.view.pages, "page_size", c.follower.view.pageSize)
 	return p.follow(ctx, c, w)
@@ -310,6 +311,7 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 		if err := c.maintain(n, p.snapshots.reading() || p.summer.reading() || p.audits.reading()); err != nil {
 			return err
 		}
+		p.status.trouble(troubleCheckpoint, c.follower.stuck)
 		if c.upkeep.pressed {
 			p.snapshots.interrupt(errSnapshotSpace)
 			p.summer.interrupt(errSumSpace)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -219,6 +220,9 @@ func (b *bench) dieAndRecover() {
 		if err := copyFile(b.path+".kept"+suffix, b.path+suffix); err != nil {
 			b.t.Fatal(err)
 		}
+	}
+	if err := os.Remove(filepath.Join(b.dir, leavingFile)); err != nil { // the primary died, too
+		b.t.Fatal(err)
 	}
 	if err := os.Remove(b.path + "-shm"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		b.t.Fatal(err)

@@ -64,6 +64,8 @@ type source struct {
 	index   *os.File        // the -shm file, read only, for its locks
 
 	cacheBytes int // of page images that a view of it keeps
+
+	checkpoint func() error // PASSIVE; tests make it fail
 }
 
 // lockPatience is how long the first access waits for a writer, or for an
@@ -82,6 +84,10 @@ func openSource(path string) (_ *source, err error) {
 		return nil, fmt.Errorf("%s is a directory: %w; set path to a database file", path, ErrNotDatabase)
 	}
 	s := &source{name: path, cacheBytes: mostCache}
+	s.checkpoint = func() error {
+		_, err := s.control.Checkpoint(sqlite.Passive)
+		return err
+	}
 	if s.path, err = filepath.EvalSymlinks(path); err != nil {
 		return nil, fmt.Errorf("source database: %w", err)
 	}

@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"cmp"
 	"errors"
 	"sync"
 	"time"
@@ -88,6 +89,7 @@ const (
 	troubleShip
 	troubleSnapshot
 	troubleLog
+	troubleCheckpoint
 	troubles // their number
 )
 
@@ -176,9 +178,9 @@ func (b *statusBoard) word(needSnapshot bool) (string, error) {
 	case ship != nil:
 		return StateOffline, ship
 	case needSnapshot:
-		return StateSnapshotting, b.errs[troubleSnapshot]
+		return StateSnapshotting, cmp.Or(b.errs[troubleCheckpoint], b.errs[troubleSnapshot])
 	}
-	return StateStreaming, b.errs[troubleSnapshot]
+	return StateStreaming, cmp.Or(b.errs[troubleCheckpoint], b.errs[troubleSnapshot])
 }
 
 // Status is a copy of the present state.

@@ -133,6 +133,7 @@ type summer struct {
 	p *Pipeline
 
 	inspected cdc.Position // Run's own
+	stamp     fileStamp    // of the database file when the last inspection began; Run's own
 	from      uint32       // root page of the table with which the next inspection begins; Run's own
 
 	mu     sync.Mutex
@@ -315,8 +316,9 @@ func (s *summer) state(of SumStatus) SumStatus {
 
 // verify compares the hashes as of a frozen state with the content of its tables.
 // A difference is a defect of the capture: it is said loudly, counted, and the hash
-// computed anew, so that replicas that were led wrong find out.
-func (s *summer) verify(ctx context.Context, at cdc.Position, sums []knownSum, content []sqlite.TableSum) {
+// computed anew, so that replicas that were led wrong find out. It returns how many
+// were wrong.
+func (s *summer) verify(ctx context.Context, at cdc.Position, sums []knownSum, content []sqlite.TableSum) int {
 	byName := make(map[string]cdc.RowSum, len(content))
 	for _, t := range content {
 		byName[t.Name] = t.Sum
@@ -330,7 +332,7 @@ func (s *summer) verify(ctx context.Context, at cdc.Position, sums []knownSum, c
 		}
 	}
 	if len(wrong) == 0 {
-		return
+		return 0
 	}
 	err := s.p.ask(ctx, func(c *capture) error {
 		for _, k := range wrong {
@@ -345,4 +347,5 @@ func (s *summer) verify(ctx context.Context, at cdc.Position, sums []knownSum, c
 	s.status.Mismatches += uint64(len(wrong))
 	s.mu.Unlock()
 	s.p.changed.notify()
+	return len(wrong)
 }

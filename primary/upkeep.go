@@ -28,6 +28,7 @@ type upkeep struct {
 	alarmed   bool          // the size of the SQLite WAL was reported
 	yielding  bool          // another program's checkpoint waits, and the pin may be why
 	yielded   yield         // what the pin did about it
+	stuck     bool          // a checkpoint failed, which was reported
 	pressed   bool          // the SQLite WAL has passed half of its bound while a snapshot is read
 }
 
@@ -38,6 +39,13 @@ func (c *capture) maintain(n int, held bool) error {
 	u, now := &c.upkeep, c.clock()
 	if n > 0 {
 		u.wrote, u.idleTried = now, false
+	}
+	if err := c.follower.stuck; (err != nil) != u.stuck {
+		if u.stuck = err != nil; u.stuck {
+			c.logger.Error("the SQLite WAL cannot be checkpointed and grows; nothing is lost, and it is tried again", "path", c.src.path, "err", err)
+		} else {
+			c.logger.Info("the SQLite WAL is checkpointed again", "path", c.src.path)
+		}
 	}
 	if err := c.lookIfDue(now, held); err != nil {
 		return err
@@ -149,7 +157,7 @@ func (c *capture) look(held bool) error {
 	if behind := int64(m.Frames-min(m.Frames, c.follower.position().Frame)) * pageSize; behind > c.options.MaxSQLiteWAL/2 {
 		return fmt.Errorf("%s: %d bytes, %d of them not captured: %w", c.src.path, size, behind, errSpace)
 	}
-	if !u.alarmed {
+	if !u.alarmed && !u.stuck {
 		u.alarmed = true
 		c.logger.Warn("the SQLite WAL cannot be started over because another connection keeps a read transaction open; end it",
 			"bytes", size, "max_sqlite_wal", c.options.MaxSQLiteWAL, "snapshot_reading", held)

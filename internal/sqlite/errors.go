@@ -17,11 +17,14 @@ const (
 	codeError      = 1
 	codeBusy       = 5
 	codeLocked     = 6
+	codeNoMem      = 7
 	codeReadOnly   = 8
 	codeInterrupt  = 9
+	codeIO         = 10
 	codeCorrupt    = 11
 	codeFull       = 13
 	codeCantOpen   = 14
+	codeProtocol   = 15
 	codeConstraint = 19
 	codeNotADB     = 26
 
@@ -62,6 +65,12 @@ func IsFull(err error) bool { return hasCode(err, codeFull) }
 
 // IsReadOnly reports whether the connection, file or file system forbids writing.
 func IsReadOnly(err error) bool { return hasCode(err, codeReadOnly) }
+
+// Passes reports whether the same call may succeed later: another connection, the
+// disk, its file system or the memory stood in the way, and not what the file holds.
+func Passes(err error) bool {
+	return hasCode(err, codeBusy, codeLocked, codeNoMem, codeReadOnly, codeIO, codeFull, codeCantOpen, codeProtocol)
+}
 
 // IsInterrupted reports whether Conn.Interrupt or a context ended the call.
 func IsInterrupted(err error) bool { return hasCode(err, codeInterrupt) }
