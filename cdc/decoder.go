@@ -72,15 +72,30 @@ func (d *Decoder) finish(body []byte, visit func(*Change) error) ([]byte, error)
 	if used <= 0 || n > maxOp { // the encoder never cuts inside a length
 		return nil, fmt.Errorf("%w: length of a continued operation", ErrCorrupt)
 	}
-	missing := used + int(n) - len(d.pending)
+	size := used + int(n)
+	missing := size - len(d.pending)
 	if missing > len(body) {
-		d.pending = append(d.pending, body...)
+		d.keep(body, size)
 		return nil, nil
 	}
-	d.pending = append(d.pending, body[:missing]...)
+	d.keep(body[:missing], size)
 	err := d.visit(d.pending[used:], visit)
 	d.pending = nil
 	return body[missing:], err
+}
+
+// keep adds to the pending operation, which will have size bytes. A claimed size
+// allocates no more than eight times what is there; all of a large row is then there
+// once, and not a second time in a buffer that grows.
+func (d *Decoder) keep(b []byte, size int) {
+	if need := len(d.pending) + len(b); need > cap(d.pending) {
+		to := size
+		if need < size/8 {
+			to = 2 * need
+		}
+		d.pending = append(make([]byte, 0, max(to, need)), d.pending...)
+	}
+	d.pending = append(d.pending, b...)
 }
 
 func (d *Decoder) visit(op []byte, visit func(*Change) error) error {

@@ -1,8 +1,10 @@
 package cdc
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 )
@@ -56,18 +58,9 @@ func NewEncoder(t Tail, epoch Epoch, term ID, emit func(rec []byte, h Head, b *B
 // Op adds one operation, encoded by AppendOp, to the transaction in hand. It
 // writes a part when the record is full.
 func (e *Encoder) Op(op []byte) error {
-	var prefix [binary.MaxVarintLen64]byte
-	n := binary.PutUvarint(prefix[:], uint64(len(op)))
-	e.inside.Bytes += uint64(n + len(op))
-	if o := Op(op[0]); o == OpDelete || o == OpUpdate || o == OpInsert {
-		e.inside.Changes++
+	if err := e.begin(len(op), Op(op[0])); err != nil {
+		return err
 	}
-	for len(e.body) > 0 && len(e.body)+n+len(op) > MaxBody {
-		if err := e.cut(); err != nil {
-			return err
-		}
-	}
-	e.body = append(e.body, prefix[:n]...)
 	for len(e.body)+len(op) > MaxBody {
 		k := MaxBody - len(e.body)
 		e.body = append(e.body, op[:k]...)
@@ -78,6 +71,53 @@ func (e *Encoder) Op(op []byte) error {
 		e.continued = true
 	}
 	e.body = append(e.body, op...)
+	return nil
+}
+
+// OpFrom is Op for an operation of size bytes that r gives, which is at no time in
+// memory as a whole.
+func (e *Encoder) OpFrom(r io.Reader, size int) error {
+	var kind [1]byte
+	if _, err := io.ReadFull(r, kind[:]); err != nil {
+		return err
+	}
+	if err := e.begin(size, Op(kind[0])); err != nil {
+		return err
+	}
+	r = io.MultiReader(bytes.NewReader(kind[:]), r)
+	for left := size; left > 0; {
+		if len(e.body) == MaxBody {
+			if err := e.cut(); err != nil {
+				return err
+			}
+			e.continued = true
+		}
+		at := len(e.body)
+		n := min(left, MaxBody-at)
+		e.body = slices.Grow(e.body, n)[:at+n]
+		if _, err := io.ReadFull(r, e.body[at:]); err != nil {
+			return err
+		}
+		left -= n
+	}
+	return nil
+}
+
+// begin adds the length of an operation, and makes room for all of it if a record can
+// hold it.
+func (e *Encoder) begin(size int, kind Op) error {
+	var prefix [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(prefix[:], uint64(size))
+	e.inside.Bytes += uint64(n + size)
+	if kind == OpDelete || kind == OpUpdate || kind == OpInsert {
+		e.inside.Changes++
+	}
+	for len(e.body) > 0 && len(e.body)+n+size > MaxBody {
+		if err := e.cut(); err != nil {
+			return err
+		}
+	}
+	e.body = append(e.body, prefix[:n]...)
 	return nil
 }
 

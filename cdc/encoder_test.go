@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -288,4 +289,55 @@ func TestEndMakesRoomForItself(t *testing.T) {
 		}
 	}
 	t.Fatal("no size of a row makes the end of its transaction alone too much")
+}
+
+// TestOpFrom: an operation that is read comes out as one that is given, wherever the
+// records are cut.
+func TestOpFrom(t *testing.T) {
+	table := &Table{Name: "t"}
+	for _, size := range []int{1, 1000, MaxBody - 40, MaxBody, MaxBody + 1, 2*MaxBody - 10, 3 * MaxBody} {
+		for _, before := range []int{0, 100, MaxBody - 30} {
+			var given, read [][]byte
+			record := func(list *[][]byte) func([]byte, Head, *Boundary) error {
+				return func(rec []byte, _ Head, _ *Boundary) error {
+					*list = append(*list, bytes.Clone(rec))
+					return nil
+				}
+			}
+			a := NewEncoder(Tail{Next: 1}, 1, ID{1}, record(&given))
+			b := NewEncoder(Tail{Next: 1}, 1, ID{1}, record(&read))
+			for _, c := range []*Change{
+				{Op: OpTable, Table: table},
+				{Op: OpDelete, Table: table, Rowid: 4, Old: make([]byte, before)},
+				{Op: OpUpdate, Table: table, Rowid: 5, Old: bytes.Repeat([]byte("a"), size), New: bytes.Repeat([]byte("b"), 10)},
+				{Op: OpInsert, Table: table, Rowid: -6, New: bytes.Repeat([]byte("c"), size)},
+			} {
+				op := AppendOp(nil, c, 0)
+				if err := a.Op(op); err != nil {
+					t.Fatal(err)
+				}
+				if c.Op == OpTable {
+					if err := b.Op(op); err != nil {
+						t.Fatal(err)
+					}
+					continue
+				}
+				pieces, n := OpPieces(c, 0)
+				if got := bytes.Join(pieces, nil); !bytes.Equal(got, op) || n != len(op) {
+					t.Fatalf("%v: the pieces are %d bytes, said %d, want %d", c.Op, len(got), n, len(op))
+				}
+				if err := b.OpFrom(bytes.NewReader(op), n); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, e := range []*Encoder{a, b} {
+				if err := errors.Join(e.End(Boundary{}, false), e.Flush()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !slices.EqualFunc(given, read, bytes.Equal) {
+				t.Errorf("operations of %d bytes after %d: %d records, and %d others", size, before, len(given), len(read))
+			}
+		}
+	}
 }

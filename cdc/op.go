@@ -59,6 +59,30 @@ func AppendOp(dst []byte, c *Change, table int) []byte {
 	return dst
 }
 
+// OpPieces is AppendOp for a change of a large row: the pieces, of which the row's
+// images are two, follow each other.
+func OpPieces(c *Change, table int) (pieces [][]byte, size int) {
+	var images [][]byte
+	if c.Op != OpInsert {
+		images = append(images, c.Old)
+	}
+	if c.Op != OpDelete {
+		images = append(images, c.New)
+	}
+	short := *c
+	short.Old, short.New = nil, nil
+	head := AppendOp(nil, &short, table)
+	head = head[:len(head)-len(images)] // the lengths of nothing
+	for _, image := range images {
+		pieces = append(pieces, binary.AppendUvarint(head, uint64(len(image))), image)
+		head = nil
+	}
+	for _, p := range pieces {
+		size += len(p)
+	}
+	return pieces, size
+}
+
 func appendSchema(dst []byte, s *SchemaChange) []byte {
 	var flags byte
 	if s.Old != nil {

@@ -173,7 +173,7 @@ func (c *capture) open(tail cdc.Tail, missed bool, doubt error) error {
 		if err := c.encoder.Epoch(before); err != nil {
 			return err
 		}
-		if err := c.sorter.drain(c.encoder.Op); err != nil {
+		if err := c.sorter.drain(c.encoder); err != nil {
 			return err
 		}
 		here.Tables = c.sums.end()
@@ -234,7 +234,7 @@ func (c *capture) take(before, after sqlitefile.Pages, tx sqlitefile.WALTransact
 			return err
 		}
 	}
-	if err := c.sorter.drain(c.encoder.Op); err != nil {
+	if err := c.sorter.drain(c.encoder); err != nil {
 		return err
 	}
 	b := cdc.Boundary{CapturedAt: c.clock(), Source: c.sourcePosition(c.follower.reader.Position()), Tables: c.sums.end()}

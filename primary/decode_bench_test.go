@@ -115,7 +115,7 @@ func benchmarkDecode(b *testing.B, rowsPerTx int, setup string, transactions []s
 		if err := d.transaction(before, after, tx.written, tx.count, s); err != nil {
 			b.Fatal(err)
 		}
-		if err := s.drain(count); err != nil {
+		if err := s.drain(opFunc(count)); err != nil {
 			b.Fatal(err)
 		}
 		for len(before) < len(after) {

@@ -261,7 +261,7 @@ func (m *model) apply(s *sorter, ops *[]string) error {
 			return m.one(c)
 		})
 	})
-	if err := s.drain(enc.Op); err != nil {
+	if err := s.drain(enc); err != nil {
 		return err
 	}
 	if err := enc.End(cdc.Boundary{CapturedAt: time.Unix(1, 0)}, false); err != nil {

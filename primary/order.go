@@ -2,6 +2,7 @@ package primary
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -86,6 +87,9 @@ func (s *sorter) declare(t *cdc.Table) error {
 }
 
 func (s *sorter) put(slot int, c *cdc.Change, ordinal int) error {
+	if int64(len(c.Old)+len(c.New)) > s.limit/largeShare {
+		return s.putLarge(&s.buckets[slot], c, ordinal)
+	}
 	s.op = cdc.AppendOp(s.op[:0], c, ordinal)
 	b := &s.buckets[slot]
 	before := len(b.buf)
@@ -95,6 +99,28 @@ func (s *sorter) put(slot int, c *cdc.Change, ordinal int) error {
 		return nil
 	}
 	return s.spill(b)
+}
+
+// largeShare is the part of the memory from which on a change passes it by.
+const largeShare = 4
+
+// putLarge writes a change of a large row to disk without a copy in memory.
+func (s *sorter) putLarge(b *bucket, c *cdc.Change, ordinal int) error {
+	before := b.size
+	n, err := b.spill(s.dir)
+	if err == nil {
+		err = b.write(cdc.OpPieces(c, ordinal))
+	}
+	if err != nil {
+		return s.full(err)
+	}
+	s.held -= n
+	s.onDisk += b.size - before
+	return nil
+}
+
+func (s *sorter) full(err error) error {
+	return fmt.Errorf("decode: spill a large transaction to %s: %w", s.dir, err)
 }
 
 // spill writes the biggest buckets to disk, until half of the memory is free for
@@ -109,7 +135,7 @@ func (s *sorter) spill(current *bucket) error {
 		}
 		n, err := biggest.spill(s.dir)
 		if err != nil {
-			return fmt.Errorf("decode: spill a large transaction to %s: %w", s.dir, err)
+			return s.full(err)
 		}
 		s.held -= n
 		s.onDisk += n
@@ -120,11 +146,18 @@ func (s *sorter) spill(current *bucket) error {
 	return nil
 }
 
-// drain calls visit for every operation, in order. op is valid during the call.
-func (s *sorter) drain(visit func(op []byte) error) error {
+// An opSink takes the encoded operations of a transaction. *cdc.Encoder is one.
+type opSink interface {
+	Op(op []byte) error // op is valid during the call
+	// OpFrom takes an operation of size bytes that r gives.
+	OpFrom(r io.Reader, size int) error
+}
+
+// drain passes on every operation, in order.
+func (s *sorter) drain(to opSink) error {
 	for i := range s.buckets {
 		var err error
-		if s.op, err = s.buckets[i].each(s.op, visit); err != nil {
+		if s.op, err = s.buckets[i].each(s.op, to); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,10 +17,23 @@ import (
 	"github.com/sqlite-replicator/replicator/cdc"
 )
 
+// An opFunc takes each operation as a whole.
+type opFunc func(op []byte) error
+
+func (f opFunc) Op(op []byte) error { return f(op) }
+
+func (f opFunc) OpFrom(r io.Reader, size int) error {
+	op := make([]byte, size)
+	if _, err := io.ReadFull(r, op); err != nil {
+		return err
+	}
+	return f(op)
+}
+
 func drained(t testing.TB, s *sorter) [][]byte {
 	t.Helper()
 	var ops [][]byte
-	if err := s.drain(func(op []byte) error { ops = append(ops, bytes.Clone(op)); return nil }); err != nil {
+	if err := s.drain(opFunc(func(op []byte) error { ops = append(ops, bytes.Clone(op)); return nil })); err != nil {
 		t.Fatal(err)
 	}
 	return ops
@@ -157,8 +171,39 @@ func TestSorterErrors(t *testing.T) {
 	if err := s.change(row); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.drain(func([]byte) error { return stop }); !errors.Is(err, stop) {
+	if err := s.drain(opFunc(func([]byte) error { return stop })); !errors.Is(err, stop) {
 		t.Errorf("drain: %v", err)
+	}
+}
+
+// TestSorterLargeRows: a large row goes to disk by itself, and in its turn.
+func TestSorterLargeRows(t *testing.T) {
+	const limit = 4 << 10
+	s, all := newSorter(t.TempDir(), limit), newSorter(t.TempDir(), 1<<30)
+	table := &cdc.Table{Name: "t"}
+	for i, size := range []int{10, limit, 10, 2 << 20, limit / 5, limit / 5, limit / 5, limit / 5, limit, 3 << 20, 1} {
+		image := bytes.Repeat([]byte{byte(i)}, size)
+		for _, c := range []cdc.Change{
+			{Op: cdc.OpInsert, Table: table, Rowid: int64(i), New: image},
+			{Op: cdc.OpUpdate, Table: table, Rowid: int64(i), Old: image, New: image[:1]},
+			{Op: cdc.OpDelete, Table: table, Rowid: int64(i), Old: image},
+		} {
+			for _, to := range []*sorter{s, all} {
+				if err := to.change(&c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if s.held > limit {
+				t.Fatalf("%d bytes are held in memory", s.held)
+			}
+		}
+	}
+	if got, want := drained(t, s), drained(t, all); !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("%d operations differ from %d", len(got), len(want))
+	}
+	s.reset()
+	if got := drained(t, s); len(got) != 0 || s.spilled() != 0 {
+		t.Errorf("%d operations and %d bytes on disk are left", len(got), s.spilled())
 	}
 }
 
@@ -173,7 +218,7 @@ func TestSpillToFullDisk(t *testing.T) {
 		t.Fatal("no error")
 	}
 	n := 0
-	if _, err := b.each(nil, func(op []byte) error { n += len(op); return nil }); err != nil || n != 1 {
+	if _, err := b.each(nil, opFunc(func(op []byte) error { n += len(op); return nil })); err != nil || n != 1 {
 		t.Errorf("%d bytes, %v", n, err)
 	}
 	b.reset(0)
@@ -189,7 +234,7 @@ func TestSorterReuseAllocatesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := s.drain(func([]byte) error { return nil }); err != nil {
+		if err := s.drain(opFunc(func([]byte) error { return nil })); err != nil {
 			t.Fatal(err)
 		}
 	}

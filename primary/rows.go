@@ -255,6 +255,9 @@ func payload(buf *[]byte, c *cursor) ([]byte, error) {
 	if c.cell.Overflow == 0 {
 		return c.cell.Local, nil
 	}
+	if n := c.cell.PayloadSize; n > keepBuffer && n <= int64(c.count)*int64(c.usable) && int64(cap(*buf)) < n {
+		*buf = make([]byte, n) // a buffer that grows is there twice
+	}
 	b, err := sqlitefile.Payload(*buf, c.src, c.cell, c.usable)
 	if err != nil {
 		return nil, fmt.Errorf("page %d: %w", c.page.Number(), err)

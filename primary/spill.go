@@ -40,15 +40,29 @@ func (b *bucket) spill(dir string) (int64, error) {
 	return int64(n), nil
 }
 
+// write appends an operation of that size to the file, which spill has made.
+func (b *bucket) write(pieces [][]byte, size int) error {
+	at := b.size
+	for _, p := range append([][]byte{binary.AppendUvarint(nil, uint64(size))}, pieces...) {
+		n, err := b.file.WriteAt(p, at)
+		if err != nil {
+			return err
+		}
+		at += int64(n)
+	}
+	b.size = at
+	return nil
+}
+
 // readAhead is the size in bytes of the buffer that reads a spilled bucket back.
 const readAhead = 256 << 10
 
-// each calls visit for every operation. It puts spilled ones together in op, grown
-// as needed, and returns op for the next call.
-func (b *bucket) each(op []byte, visit func(op []byte) error) ([]byte, error) {
+// each passes on every operation. It puts spilled ones together in op, grown as
+// needed, and returns op for the next call.
+func (b *bucket) each(op []byte, to opSink) ([]byte, error) {
 	if b.size > 0 {
 		var err error
-		if op, err = b.eachSpilled(op, visit); err != nil {
+		if op, err = b.eachSpilled(op, to); err != nil {
 			return op, err
 		}
 	}
@@ -58,7 +72,7 @@ func (b *bucket) each(op []byte, visit func(op []byte) error) ([]byte, error) {
 			return op, fmt.Errorf("decode: an operation of %d bytes with %d left in memory", size, len(rest))
 		}
 		rest = rest[n:]
-		if err := visit(rest[:size:size]); err != nil {
+		if err := to.Op(rest[:size:size]); err != nil {
 			return op, err
 		}
 		rest = rest[size:]
@@ -66,7 +80,7 @@ func (b *bucket) each(op []byte, visit func(op []byte) error) ([]byte, error) {
 	return op, nil
 }
 
-func (b *bucket) eachSpilled(op []byte, visit func(op []byte) error) ([]byte, error) {
+func (b *bucket) eachSpilled(op []byte, to opSink) ([]byte, error) {
 	r := bufio.NewReaderSize(io.NewSectionReader(b.file, 0, b.size), readAhead)
 	for left := b.size; left > 0; {
 		size, err := binary.ReadUvarint(r)
@@ -79,6 +93,12 @@ func (b *bucket) eachSpilled(op []byte, visit func(op []byte) error) ([]byte, er
 			return op, fmt.Errorf("decode: a spilled operation of %d bytes with %d left", size, left)
 		}
 		left -= int64(size)
+		if size > keepBuffer {
+			if err := to.OpFrom(io.LimitReader(r, int64(size)), int(size)); err != nil {
+				return op, err
+			}
+			continue
+		}
 		if uint64(cap(op)) < size {
 			op = make([]byte, size)
 		}
@@ -86,7 +106,7 @@ func (b *bucket) eachSpilled(op []byte, visit func(op []byte) error) ([]byte, er
 		if _, err := io.ReadFull(r, op); err != nil {
 			return op, fmt.Errorf("decode: read a spilled transaction: %w", err)
 		}
-		if err := visit(op); err != nil {
+		if err := to.Op(op); err != nil {
 			return op, err
 		}
 	}

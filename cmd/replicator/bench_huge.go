@@ -13,25 +13,32 @@ import (
 // own, and looks at what the nodes take in memory.
 func hugeScenario(ctx context.Context, b *bench) error {
 	few := max(b.scale.hugeBytes/hugeValue, 1)
-	for _, of := range []struct {
-		name string
-		rows int64
-		body string // SQL
-	}{
-		{count(b.scale.hugeRows, "small row"), int64(b.scale.hugeRows), "hex(randomblob(20))"},
-		{fmt.Sprintf("%s in %d rows", size(few*hugeValue), few), few, fmt.Sprintf("hex(randomblob(%d))", hugeValue/2)},
+	keyed := max(b.scale.hugeRows/10, 1)
+	for _, of := range []struct{ name, sql string }{
+		{count(b.scale.hugeRows, "small row"), fmt.Sprintf(hugeInsert, int64(b.scale.hugeRows), "hex(randomblob(20))")},
+		{count(keyed, "row") + " without rowid, random keys",
+			fmt.Sprintf("CREATE TABLE w(k TEXT PRIMARY KEY, v) WITHOUT ROWID; INSERT INTO w SELECT hex(randomblob(16)), i FROM (%s)", fmt.Sprintf(hugeNumbers, keyed))},
+		{fmt.Sprintf("%s in %d rows", size(few*hugeValue), few), fmt.Sprintf(hugeInsert, few, fmt.Sprintf("hex(randomblob(%d))", hugeValue/2))},
 	} {
-		if err := huge(ctx, b, of.name, of.rows, of.body); err != nil {
+		if err := huge(ctx, b, of.name, of.sql); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// Rows of the table t, without the index, whose random keys would make SQLite write its
+// pages many times over.
+const (
+	hugeNumbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) SELECT i FROM n"
+	hugeInsert  = "DROP INDEX t_k; INSERT INTO t (k, at, body) SELECT hex(randomblob(4)), i, %[2]s FROM (" +
+		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %[1]d) SELECT i FROM n)"
+)
+
 // hugeValue is the size of a large value in bytes.
 const hugeValue = 8 << 20
 
-func huge(ctx context.Context, b *bench, name string, rows int64, body string) error {
+func huge(ctx context.Context, b *bench, name, sql string) error {
 	base, err := b.smallBase()
 	if err != nil {
 		return err
@@ -40,7 +47,7 @@ func huge(ctx context.Context, b *bench, name string, rows int64, body string) e
 	if err != nil {
 		return err
 	}
-	wrote, err := writeHuge(s.sources[0], rows, body)
+	wrote, err := writeHuge(s.sources[0], sql)
 	if err != nil {
 		return err
 	}
@@ -64,19 +71,14 @@ func huge(ctx context.Context, b *bench, name string, rows int64, body string) e
 	return b.remove(s)
 }
 
-// writeHuge writes one transaction. Without the index, whose random keys would make
-// SQLite write its pages many times over.
-func writeHuge(path string, rows int64, body string) (took time.Duration, err error) {
+// writeHuge writes one transaction.
+func writeHuge(path, sql string) (took time.Duration, err error) {
 	c, err := sqlite.Open(path, sqlite.Options{Plain: true, BusyTimeout: 10 * time.Second})
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	if err := c.Exec("DROP INDEX t_k"); err != nil {
-		return 0, err
-	}
 	began := time.Now()
-	err = c.Exec(fmt.Sprintf(`INSERT INTO t (k, at, body)
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) SELECT hex(randomblob(4)), i, %s FROM n`, rows, body))
+	err = c.Exec("BEGIN IMMEDIATE; " + sql + "; COMMIT")
 	return time.Since(began), err
 }
