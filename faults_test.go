@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/clock"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
 	"github.com/sqlite-replicator/replicator/primary"
 	"github.com/sqlite-replicator/replicator/replica"
@@ -353,24 +354,15 @@ func (p *plant) fate(r *running) error {
 }
 
 // A shiftedClock is the system's, moved.
-type shiftedClock struct{ by atomic.Int64 }
+type shiftedClock struct {
+	clock.System
+	by atomic.Int64
+}
 
 func (c *shiftedClock) now() time.Time { return time.Now().Add(time.Duration(c.by.Load())) }
 
 // Now implements replica.Clock.
 func (c *shiftedClock) Now() time.Time { return c.now() }
-
-// Sleep implements replica.Clock.
-func (c *shiftedClock) Sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
 
 func (c *shiftedClock) advance(d time.Duration) { c.by.Add(int64(d)) }
 

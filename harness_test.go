@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sqlite-replicator/replicator/internal/clock"
 	"github.com/sqlite-replicator/replicator/primary"
 	"github.com/sqlite-replicator/replicator/replica"
 	"github.com/sqlite-replicator/replicator/snapshot"
@@ -261,19 +262,10 @@ func replay(path string, m snapshot.Manifest) (primary.Replayer, error) {
 }
 
 // A quickClock makes the pauses between two tries short.
-type quickClock struct{}
+type quickClock struct{ clock.System }
 
-func (quickClock) Now() time.Time { return time.Now() }
-
-func (quickClock) Sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(min(d, 20*time.Millisecond))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+func (c quickClock) Sleep(ctx context.Context, d time.Duration) error {
+	return c.System.Sleep(ctx, min(d, 20*time.Millisecond))
 }
 
 // Tuning bounds what is held in memory and when files start over. The tight one

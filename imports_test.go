@@ -19,6 +19,7 @@ const module = "github.com/sqlite-replicator/replicator"
 // this table only together with the reason for it.
 var arrows = map[string][]string{
 	"cdc":                 {},
+	"internal/clock":      {},
 	"internal/config":     {},
 	"internal/durable":    {},
 	"internal/loopback":   {},
@@ -26,10 +27,10 @@ var arrows = map[string][]string{
 	"internal/sqlitefile": {},
 	"internal/tick":       {},
 	"wal":                 {"cdc", "internal/durable"},
-	"snapshot":            {"cdc", "internal/durable"},
+	"snapshot":            {"cdc", "internal/clock", "internal/durable"},
 	"stream":              {"cdc", "internal/tick"},
 	"primary":             {"cdc", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot", "wal"},
-	"replica":             {"cdc", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot"},
+	"replica":             {"cdc", "internal/clock", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot"},
 	"web":                 {"cdc"},
 	"cmd/replicator":      {"cdc", "internal/config", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "primary", "replica", "snapshot", "stream", "wal", "web"},
 	".":                   {},
@@ -43,7 +44,7 @@ var testArrows = map[string][]string{
 	"stream":              {"internal/loopback"},
 	"internal/sqlitefile": {"internal/sqlite"},
 	"primary":             {"stream"},
-	".":                   {"cdc", "internal/loopback", "internal/sqlite", "internal/sqlitefile", "primary", "replica", "snapshot", "stream", "wal", "web"}, // tests of the whole
+	".":                   {"cdc", "internal/clock", "internal/loopback", "internal/sqlite", "internal/sqlitefile", "primary", "replica", "snapshot", "stream", "wal", "web"}, // tests of the whole
 }
 
 // owners are the only packages that may import a library, test files included:

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/clock"
 	"github.com/sqlite-replicator/replicator/internal/durable"
 	"github.com/sqlite-replicator/replicator/internal/tick"
 )
@@ -169,7 +170,7 @@ func New(o Options) (*Replica, error) {
 		return nil, fmt.Errorf("replica: %s: %w", name, err)
 	}
 	if o.Clock == nil {
-		o.Clock = systemClock{}
+		o.Clock = clock.System{}
 	}
 	if o.ReportInterval == 0 {
 		o.ReportInterval = time.Second
@@ -338,18 +339,3 @@ func (r *Replica) report(ctx context.Context) error {
 
 // reportGap is the least time between two reports.
 const reportGap = 50 * time.Millisecond
-
-type systemClock struct{}
-
-func (systemClock) Now() time.Time { return time.Now() }
-
-func (systemClock) Sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}

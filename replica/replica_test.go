@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/clock"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
 )
 
@@ -22,7 +23,7 @@ type fastClock struct{}
 func (fastClock) Now() time.Time { return time.Now() }
 
 func (fastClock) Sleep(ctx context.Context, d time.Duration) error {
-	return systemClock{}.Sleep(ctx, min(d, time.Millisecond))
+	return clock.System{}.Sleep(ctx, min(d, time.Millisecond))
 }
 
 // A rig is a source and a running replica of it.

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/clock"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
 )
 
@@ -249,7 +250,7 @@ func newProof(t fataler, path string, snap Snapshot) *proof {
 	g, err := openGuard(path, guardOptions{checkpointBytes: 64 << 20, rowSums: true})
 	must(t, err)
 	must(t, claim(g.conn, snap.At, testTime))
-	a, err := newApplier(g, filepath.Dir(path), systemClock{}.Now)
+	a, err := newApplier(g, filepath.Dir(path), clock.System{}.Now)
 	must(t, err)
 	p := &proof{t: t, f: &File{a: a, at: a.mark}, sums: newRowSums()}
 	must(t, a.w.prove(p.sums))

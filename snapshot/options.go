@@ -3,6 +3,8 @@ package snapshot
 import (
 	"fmt"
 	"runtime"
+
+	"github.com/sqlite-replicator/replicator/internal/clock"
 )
 
 // Bounds of Options.ChunkBytes. A store must take an object of maxChunkBytes
@@ -46,7 +48,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Parallel = 2 * runtime.GOMAXPROCS(0)
 	}
 	if o.Clock == nil {
-		o.Clock = systemClock{}
+		o.Clock = clock.System{}
 	}
 	switch {
 	case !o.Codec.known():

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/clock"
 )
 
 // orphanAge is how long objects without a manifest are taken for a snapshot
@@ -49,7 +50,7 @@ func Retain(ctx context.Context, store Store, r Retention) (deleted []Manifest, 
 		return nil, 0, fmt.Errorf("snapshot: retain: keep is %d, want at least 1", r.Keep)
 	}
 	if r.Clock == nil {
-		r.Clock = systemClock{}
+		r.Clock = clock.System{}
 	}
 	names, err := store.List(ctx, "")
 	if err != nil {
