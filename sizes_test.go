@@ -80,6 +80,14 @@ func counted(n int) string {
 	return fmt.Sprintf("(WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i+1 FROM n WHERE i<%d) SELECT i FROM n) n", n-1)
 }
 
+// less is a fifth of n in a short run.
+func less(n int) int {
+	if testing.Short() {
+		return n / 5
+	}
+	return n
+}
+
 // TestSizes: whatever SQLite allows is replicated. Each step is compared.
 func TestSizes(t *testing.T) {
 	plain := shape{pageSize: 4096, encoding: "UTF-8"}
@@ -101,7 +109,7 @@ func TestSizes(t *testing.T) {
 		{"names in UTF-16", wide, longNames},
 		{"without rowid", plain, manyKeyedRows},
 		{"schema changes", small, manySchemaChanges},
-		{"tables", plain, func(c *client, equal func()) { manyTables(c, equal, 1000) }},
+		{"tables", plain, func(c *client, equal func()) { manyTables(c, equal, less(1000)) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -203,7 +211,7 @@ func longNames(c *client, equal func()) {
 // memory.
 func manyKeyedRows(c *client, equal func()) {
 	c.exec("CREATE TABLE t(k TEXT, n INT, v, PRIMARY KEY(k, n)) WITHOUT ROWID")
-	c.exec("INSERT INTO t SELECT 'key '||(i*7919%%100000), i, 'value '||i FROM %s", counted(100_000))
+	c.exec("INSERT INTO t SELECT 'key '||(i*7919%%100000), i, 'value '||i FROM %s", counted(less(100_000)))
 	equal()
 	c.exec("BEGIN IMMEDIATE; UPDATE t SET v=v||'!' WHERE n%%3; DELETE FROM t WHERE n%%7=0; UPDATE t SET n=-n WHERE n%%11=0; COMMIT")
 	equal()
@@ -215,7 +223,7 @@ func manyKeyedRows(c *client, equal func()) {
 // without, while rows are written.
 func manySchemaChanges(c *client, equal func()) {
 	c.exec("CREATE TABLE rows(id INTEGER PRIMARY KEY, v)")
-	for i := range 100 {
+	for i := range less(100) {
 		open, end := "", ""
 		if i%3 == 0 {
 			open, end = "BEGIN IMMEDIATE; ", "; COMMIT"
@@ -237,7 +245,7 @@ func manySchemaChanges(c *client, equal func()) {
 			"ALTER TABLE " + name + "x RENAME TO " + name,
 			"DROP INDEX " + name + "a" + end,
 		}, "; "))
-		if i%25 == 24 {
+		if i%20 == 19 {
 			equal()
 		}
 	}
