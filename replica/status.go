@@ -195,20 +195,14 @@ func (b *board) unreachable(now time.Time) bool {
 	return !b.cut.IsZero() && (b.attempt.IsZero() || now.Sub(b.attempt) < silence)
 }
 
-// foreign reports whether the primary speaks of another history than the file's: of
-// another lineage, or of the same one with another record where the file is. The next
-// record would tell the latter, too, but none may come.
+// foreign reports whether the primary speaks of another lineage than the file's.
 func (b *board) foreign() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.heard == nil || b.heard.Position.LSN == 0 || b.s.Applied.LSN == 0 {
-		return false
-	}
-	theirs, ours := b.heard.Position, b.s.Applied
-	return theirs.Lineage != ours.Lineage || theirs.LSN == ours.LSN && theirs.Hash != (cdc.Hash{}) && theirs.Hash != ours.Hash
+	return b.heard != nil && b.heard.Position.LSN != 0 && b.s.Applied.LSN != 0 && b.heard.Position.Lineage != b.s.Applied.Lineage
 }
 
-// untilForeign calls stop when the primary speaks of another history than the
+// untilForeign calls stop when the primary speaks of another lineage than the
 // file's, unless ctx ends before.
 func (b *board) untilForeign(ctx context.Context, stop func()) {
 	for {
