@@ -77,7 +77,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	}
 	// The first attempt is made without retries, because with them the client
 	// reports nothing: not even refused credentials.
-	if c.nc, err = dial(ctx, o.URL, opts); refused(err) != nil {
+	if c.nc, err = first(ctx, o.URL, opts); refused(err) != nil {
 		return nil, fmt.Errorf("stream: connect to %s: %w", o.Where(), refused(err))
 	}
 	if ctx.Err() != nil {
@@ -96,6 +96,21 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	}
 	return c, nil
 }
+
+// first is dial until it is known whether a server that hangs up after the TLS
+// handshake does not want our certificate: the alert that says so may be lost with
+// the connection. One that hangs up each time does not want it.
+func first(ctx context.Context, url string, opts []nats.Option) (nc *nats.Conn, err error) {
+	for range hangUps {
+		if nc, err = dial(ctx, url, opts); !errors.Is(err, nats.ErrTLS) || refused(err) != nil {
+			return nc, err
+		}
+	}
+	return nil, fmt.Errorf("%w (%w)", ErrTLS, err)
+}
+
+// hangUps is how often a server may hang up after the TLS handshake.
+const hangUps = 5
 
 // dial is nats.Connect with a context. An attempt that is under way when ctx ends
 // comes to nothing by itself.
@@ -139,6 +154,8 @@ func refused(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, ErrTLS):
+		return err
 	case condition(err) == ErrAuth:
 		return fmt.Errorf("%w (%w)", ErrAuth, err)
 	case errors.As(err, &cert), errors.As(err, &alert) && alert.Op == "remote error", errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
