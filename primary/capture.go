@@ -51,8 +51,9 @@ type capture struct {
 	encoder  *cdc.Encoder
 	log      changeLog
 	boot     cdc.ID
-	broken   cdc.LSN // the break record that this term began with, if it did
-	unsynced bool    // something was taken that may not be durable
+	broken   cdc.LSN       // the break record that this term began with, if it did
+	unsynced bool          // something was taken that may not be durable
+	syncTook time.Duration // by the last sync of the change log
 
 	upkeep upkeep
 	alive  context.Context // the term's
@@ -251,9 +252,11 @@ func (c *capture) durable() error {
 			return fmt.Errorf("%s: sync the SQLite WAL: %w", c.src.path, err)
 		}
 	}
+	began := c.clock()
 	if err := c.log.Sync(); err != nil {
 		return fmt.Errorf("%w: %w", errLog, err)
 	}
+	c.syncTook = c.clock().Sub(began)
 	c.unsynced = false
 	c.sums.reached(c.encoder.Position())
 	return nil

@@ -270,7 +270,7 @@ func (f *follower) turnover(force bool) error {
 	if f.settled {
 		return nil
 	}
-	if err := f.repin(); err != nil {
+	if err := f.converge(); err != nil {
 		return err
 	}
 	done, err := f.turnoverInGap()
@@ -288,6 +288,28 @@ func (f *follower) turnover(force bool) error {
 		return nil
 	}
 	return f.turnoverLocked()
+}
+
+// convergeRounds bounds how often a turnover moves the pin before it takes the
+// write lock.
+const convergeRounds = 4
+
+// converge moves the pin until little is left to checkpoint: each round takes what
+// was written during the one before, which a writer has not waited for.
+func (f *follower) converge() error {
+	for range convergeRounds {
+		if err := f.repin(); err != nil {
+			return err
+		}
+		m, err := f.src.marks()
+		if err != nil {
+			return err
+		}
+		if m.Frames-min(m.Backfilled, m.Frames) <= lockedFrames {
+			return nil
+		}
+	}
+	return nil
 }
 
 // turnoverInGap succeeds when nobody wrote since the last checkpoint: a pin

@@ -302,8 +302,9 @@ const (
 
 // follow is the loop of a term.
 func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
-	pause := firstNap
+	pause, breath := firstNap, time.Duration(0)
 	for {
+		wake := w.wake
 		n, err := c.poll()
 		if err != nil {
 			return err
@@ -319,13 +320,14 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 		}
 		if p.status.captured(c) {
 			p.changed.notify()
-			pause = firstNap
-		} else if c.upkeep.yielding {
+			breath = c.breather(breath)
+			pause, wake = breath, nil
+		} else if breath = 0; c.upkeep.yielding {
 			pause = firstNap
 		} else {
 			pause = min(2*pause, w.longest(p.o.Capture.PollInterval))
 		}
-		woken, err := p.wait(ctx, c, w, pause)
+		woken, err := p.wait(ctx, c, wake, pause)
 		if err != nil {
 			return err
 		}
@@ -336,7 +338,7 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 }
 
 // wait pauses until something may have happened, and serves one call.
-func (p *Pipeline) wait(ctx context.Context, c *capture, w *watcher, pause time.Duration) (woken bool, err error) {
+func (p *Pipeline) wait(ctx context.Context, c *capture, wake <-chan struct{}, pause time.Duration) (woken bool, err error) {
 	if pause < time.Millisecond {
 		nap(pause)
 		pause = 0
@@ -349,7 +351,7 @@ func (p *Pipeline) wait(ctx context.Context, c *capture, w *watcher, pause time.
 	select {
 	case <-ctx.Done():
 		return false, ctx.Err()
-	case <-w.wake:
+	case <-wake:
 		return true, nil
 	case call := <-p.calls:
 		err := call.do(c)

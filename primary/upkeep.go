@@ -128,6 +128,21 @@ func (c *capture) turnover(force bool) error {
 	return nil
 }
 
+// A sync of the change log takes the disk from a writer that syncs, and each
+// wake-up takes a core from one that does not. Where the next transaction is there
+// as soon as the last one is captured, syncs come to fill a sixteenth of the time
+// only, and transactions share them.
+const (
+	syncShare    = 16
+	mostBreather = 5 * time.Millisecond
+)
+
+// breather is the pause after something was captured, however much is written
+// meanwhile. last is the one before, 0 if nothing was written during it.
+func (c *capture) breather(last time.Duration) time.Duration {
+	return max(firstNap, min(2*last, (syncShare-1)*c.syncTook, mostBreather))
+}
+
 func (c *capture) lookIfDue(now time.Time, held bool) error {
 	if now.Sub(c.upkeep.looked) < lookAfter {
 		return nil

@@ -117,8 +117,15 @@ func (s *watches) read(inotify *os.File) {
 			return
 		}
 		s.pass(buf[:n])
+		nap(hearEvery)
 	}
 }
+
+// hearEvery is the least time between two looks at the events. An event that waits
+// takes in those of the same file that follow it; with nothing waiting, each write of
+// a program would wake a thread of ours, at the cost of that program. Whoever was
+// woken looks again and again for longer than this.
+const hearEvery = 500 * time.Microsecond
 
 // pass wakes whoever watches the files of some events, as read from inotify.
 func (s *watches) pass(events []byte) {

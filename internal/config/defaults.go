@@ -62,7 +62,7 @@ func DefaultPrimary() Primary {
 		},
 		Capture: Capture{
 			TurnoverSize: 16 * MiB,
-			RepinFrames:  400,
+			RepinFrames:  2000,
 			MaxStall:     20 * time.Millisecond,
 			PollInterval: 500 * time.Millisecond,
 		},
