@@ -182,17 +182,18 @@ func middle(size int64) int64 { return size / 2 }
 // passed on. The primary says which file it is, or does without it.
 func TestChangeLogDamaged(t *testing.T) {
 	for _, c := range []struct {
-		name   string
-		ends   bool // the primary
-		taken  bool // what is lost is taken back from the stream
-		damage func(p *plant, segments []string)
+		name     string
+		ends     bool // the primary
+		taken    bool // what is lost is taken back from the stream
+		replaced bool // a snapshot is made, which needs nothing of what cannot be read
+		damage   func(p *plant, segments []string)
 	}{
-		{"byte in an old segment", false, false, func(p *plant, s []string) { p.flip(s[0], middle) }},
-		{"byte in the last segment", true, false, func(p *plant, s []string) { p.flip(s[len(s)-1], middle) }},
-		{"last segment cut short", false, true, func(p *plant, s []string) { p.must(os.Truncate(s[len(s)-1], 5000)) }},
-		{"segment deleted", true, false, func(p *plant, s []string) { p.must(os.Remove(s[1])) }},
-		{"last segment deleted", false, true, func(p *plant, s []string) { p.must(os.Remove(s[len(s)-1])) }},
-		{"all deleted", true, false, func(p *plant, s []string) { p.must(os.RemoveAll(p.data)) }},
+		{"byte in an old segment", false, false, true, func(p *plant, s []string) { p.flip(s[len(s)-2], middle) }},
+		{"byte in the last segment", true, false, false, func(p *plant, s []string) { p.flip(s[len(s)-1], middle) }},
+		{"last segment cut short", false, true, false, func(p *plant, s []string) { p.must(os.Truncate(s[len(s)-1], 5000)) }},
+		{"segment deleted", true, false, false, func(p *plant, s []string) { p.must(os.Remove(s[1])) }},
+		{"last segment deleted", false, true, false, func(p *plant, s []string) { p.must(os.Remove(s[len(s)-1])) }},
+		{"all deleted", true, false, false, func(p *plant, s []string) { p.must(os.RemoveAll(p.data)) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -203,7 +204,7 @@ func TestChangeLogDamaged(t *testing.T) {
 				p.app.do(15)
 				p.even(f)
 			}
-			s := p.segments()
+			s, before := p.segments(), p.pipeline.Status().LSN.Durable
 			p.stopPrimary()
 			c.damage(p, s)
 			p.app.do(10)
@@ -233,6 +234,9 @@ func TestChangeLogDamaged(t *testing.T) {
 				p.fail("the primary goes on")
 			}
 			p.healed(f)
+			if c.replaced {
+				p.soon("a newer snapshot", patience, func() bool { return p.pipeline.Status().Snapshot.Newest >= before })
+			}
 			if c.taken && (ended || f.Status().Counters.Reseeds != 0) {
 				p.fail("the primary ended: %t", ended)
 			}

@@ -103,6 +103,13 @@ func (p *plant) fail(format string, args ...any) {
 	if p.pipeline != nil {
 		p.t.Logf("primary: %+v", p.pipeline.Status())
 	}
+	if p.running != nil {
+		select {
+		case <-p.running.ended:
+			p.t.Logf("the primary has ended: %v", p.running.err)
+		default:
+		}
+	}
 	for _, f := range p.all {
 		s := f.Status()
 		p.t.Logf("%s: %+v, error %+v", f.name, s, s.Error)
