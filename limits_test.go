@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // newPairWith is a pair whose primary has more in its configuration: sections of it,
@@ -81,6 +82,11 @@ func TestSQLiteWALAtItsLimit(t *testing.T) {
 	p := newPairWith(t, "capture:\n  max_sqlite_wal: 16MiB\n  turnover_size: 1MiB\n")
 	p.begin()
 	p.primary.signal(syscall.SIGSTOP)
+	// For so long that the primary looks at the size before it has captured everything:
+	// it does once a second.
+	for began := time.Now(); time.Since(began) < 2*time.Second; {
+		insertRows(t, p.source, "small", 1)
+	}
 	for range 5 {
 		insertBytes(t, p.source, 1000, 8000)
 	}

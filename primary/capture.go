@@ -219,7 +219,7 @@ func (c *capture) emit(rec []byte, h cdc.Head, b *cdc.Boundary) error {
 // take decodes one committed transaction into the encoder.
 func (c *capture) take(before, after sqlitefile.Pages, tx sqlitefile.WALTransaction, written []uint32) error {
 	c.unsynced = true
-	if err := c.lookIfDue(c.clock(), false); err != nil { // the application does not wait for a backlog
+	if err := c.lookIfDue(c.clock()); err != nil { // the application does not wait for a backlog
 		return err
 	}
 	c.sorter.reset()

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
 )
 
 // TestFrozenIsExactlyALSN freezes the source again and again while hostile
@@ -121,5 +123,93 @@ func TestTooLongSQLiteWALIsGivenUp(t *testing.T) {
 	now = now.Add(2 * lookAfter)
 	if err := c.maintain(0, false); !errors.Is(err, errSpace) || !errors.Is(err, errLost) {
 		t.Fatalf("600 kB behind with a bound of 256 kB: %v", err)
+	}
+}
+
+// TestBacklogThatATermFinds: what was neither captured nor started over while no pin
+// was held is captured by the next term, however long it is. To give the pin up for
+// it again and again would be to capture nothing as long as nothing is written.
+func TestBacklogThatATermFinds(t *testing.T) {
+	path := makeSource(t, "PRAGMA journal_mode=WAL; CREATE TABLE t(v)")
+	inserted := 0
+	log := newMemoryLog(func(ch *cdc.Change) error {
+		if ch.Op == cdc.OpInsert {
+			inserted++
+		}
+		return nil
+	})
+	app := openApp(t, path)
+	bounded := func(s *captureSetup) { s.options.MaxSQLiteWAL = 256 << 10 }
+	write := func() {
+		t.Helper()
+		if err := app.Exec("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<40) INSERT INTO t SELECT randomblob(3000) FROM n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := app.Exec("PRAGMA wal_autocheckpoint=0"); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("a term that gives up", func(t *testing.T) {
+		now := time.Now()
+		c, err := startWith(t, path, log, func(s *captureSetup) {
+			bounded(s)
+			s.clock = func() time.Time { return now }
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		write()
+		if _, err := c.poll(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.maintain(1, false); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			write()
+		}
+		now = now.Add(2 * lookAfter)
+		if _, err := c.poll(); !errors.Is(err, errSpace) {
+			t.Fatalf("800 kB behind with a bound of 256 kB: %v", err)
+		}
+	})
+	c, err := startWith(t, path, log, bounded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.poll(); err != nil || n != 5 {
+		t.Fatalf("%d transactions: %v", n, err)
+	}
+	if inserted != 240 {
+		t.Errorf("%d rows were captured, want 240", inserted)
+	}
+}
+
+// TestSnapshotGivesWayToABusyWriter: that there is always something to capture keeps
+// nobody from seeing how long the SQLite WAL has become under a snapshot's pin.
+func TestSnapshotGivesWayToABusyWriter(t *testing.T) {
+	path := makeSource(t, "PRAGMA journal_mode=WAL; CREATE TABLE t(v)")
+	app := openApp(t, path)
+	now := time.Now()
+	c, err := startWith(t, path, newMemoryLog(newLedger().visit), func(s *captureSetup) {
+		s.options.MaxSQLiteWAL = 256 << 10
+		s.clock = func() time.Time { return now }
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.maintain(0, true); err != nil || c.upkeep.pressed {
+		t.Fatalf("pressed: %t, %v", c.upkeep.pressed, err)
+	}
+	if err := app.Exec("INSERT INTO t SELECT randomblob(200000)"); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(2 * lookAfter)
+	n, err := c.poll()
+	if err == nil {
+		err = c.maintain(n, true)
+	}
+	if err != nil || n != 1 || !c.upkeep.pressed {
+		t.Errorf("%d transactions, pressed: %t, %v", n, c.upkeep.pressed, err)
 	}
 }

@@ -25,6 +25,8 @@ type upkeep struct {
 	backOff   time.Duration // after a turnover that did not finish
 	notBefore time.Time     // for the next one
 	idleTried bool          // since the last write
+	found     int64         // bytes of the SQLite WAL when the term began; less, once it has started over
+	held      bool          // a snapshot is being read, whose pin makes a turnover impossible
 	alarmed   bool          // the size of the SQLite WAL was reported
 	yielding  bool          // another program's checkpoint waits, and the pin may be why
 	yielded   yield         // what the pin did about it
@@ -37,6 +39,7 @@ type upkeep struct {
 // captured.
 func (c *capture) maintain(n int, held bool) error {
 	u, now := &c.upkeep, c.clock()
+	u.held = held
 	if n > 0 {
 		u.wrote, u.idleTried = now, false
 	}
@@ -47,7 +50,7 @@ func (c *capture) maintain(n int, held bool) error {
 			c.logger.Info("the SQLite WAL is checkpointed again", "path", c.src.path)
 		}
 	}
-	if err := c.lookIfDue(now, held); err != nil {
+	if err := c.lookIfDue(now); err != nil {
 		return err
 	}
 	f := c.follower
@@ -143,17 +146,18 @@ func (c *capture) breather(last time.Duration) time.Duration {
 	return max(firstNap, min(2*last, (syncShare-1)*c.syncTook, mostBreather))
 }
 
-func (c *capture) lookIfDue(now time.Time, held bool) error {
-	if now.Sub(c.upkeep.looked) < lookAfter {
+func (c *capture) lookIfDue(now time.Time) error {
+	first := c.upkeep.looked.IsZero()
+	if !first && now.Sub(c.upkeep.looked) < lookAfter {
 		return nil
 	}
 	c.upkeep.looked = now
-	return c.look(held)
+	return c.look(first)
 }
 
 // look checks that the files are still the ones that are open and that the
-// SQLite WAL keeps within bounds.
-func (c *capture) look(held bool) error {
+// SQLite WAL keeps within bounds. first says that the term has just begun.
+func (c *capture) look(first bool) error {
 	if err := c.src.unmoved(); err != nil {
 		return err
 	}
@@ -162,20 +166,26 @@ func (c *capture) look(held bool) error {
 		return err
 	}
 	// The file keeps its size when SQLite starts over; what counts is what it holds.
-	u, pageSize := &c.upkeep, int64(c.follower.view.pageSize)
+	u, pageSize, most := &c.upkeep, int64(c.follower.view.pageSize), c.options.MaxSQLiteWAL
 	size := int64(m.Frames) * pageSize
-	u.pressed = held && size > c.options.MaxSQLiteWAL/2
-	if size <= c.options.MaxSQLiteWAL {
+	u.pressed = u.held && size > most/2
+	if u.found = min(u.found, size); first {
+		u.found = size
+	}
+	if size <= most {
 		u.alarmed = false
 		return nil
 	}
-	if behind := int64(m.Frames-min(m.Frames, c.follower.position().Frame)) * pageSize; behind > c.options.MaxSQLiteWAL/2 {
+	// What the term has found was not started over while no pin was held, and would
+	// not be if this one were given up for it: it is captured.
+	behind := int64(m.Frames-min(m.Frames, c.follower.position().Frame)) * pageSize
+	if behind > most/2 && size > u.found+most/2 {
 		return fmt.Errorf("%s: %d bytes, %d of them not captured: %w", c.src.path, size, behind, errSpace)
 	}
-	if !u.alarmed && !u.stuck {
+	if !u.alarmed && !u.stuck && (u.backOff > 0 || u.held) { // else its turnover is still to come
 		u.alarmed = true
 		c.logger.Warn("the SQLite WAL cannot be started over because another connection keeps a read transaction open; end it",
-			"bytes", size, "max_sqlite_wal", c.options.MaxSQLiteWAL, "snapshot_reading", held)
+			"bytes", size, "max_sqlite_wal", most, "snapshot_reading", u.held)
 	}
 	return nil
 }
