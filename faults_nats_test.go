@@ -186,7 +186,8 @@ func TestDeliveries(t *testing.T) {
 				}}
 			}
 			f := p.begin()
-			armed.Store(uint64(p.pipeline.Status().LSN.Published) + 5)
+			p.consuming = func(s replica.Stream) replica.Stream { return s } // of the one that comes later
+			armed.Store(uint64(p.pipeline.Status().LSN.Published) + 1)
 			p.app.do(20)
 			p.clock.advance(longAgo)
 			p.healed(f)
@@ -218,10 +219,14 @@ func TestDeliveriesOutOfOrder(t *testing.T) {
 		}}
 	}
 	f := p.begin()
+	p.consuming = func(s replica.Stream) replica.Stream { return s } // of the one that comes later
 	armed.Store(true)
 	p.app.do(20)
 	p.clock.advance(longAgo)
 	p.healed(f)
+	if n := f.Status().Counters.Reseeds; n == 0 {
+		p.fail("the exchange was not noticed")
+	}
 }
 
 // TestSlowLink: a replica that cannot keep up says how far it is behind.
