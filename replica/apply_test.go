@@ -119,6 +119,11 @@ func TestApplySchema(t *testing.T) {
 			"DROP TABLE t",
 			"DROP TABLE sqlite_stat1",
 		}},
+		{"statistics outlive a table that was renamed", "CREATE TABLE t(a, b); CREATE INDEX ti ON t(a); CREATE INDEX tb ON t(b); INSERT INTO t VALUES(1,1),(2,2); ANALYZE", []string{
+			"ALTER TABLE t RENAME TO u",
+			"DROP INDEX tb",
+			"DROP TABLE u",
+		}},
 		{"auto_vacuum", "PRAGMA auto_vacuum=FULL; CREATE TABLE a(x UNIQUE); CREATE TABLE b(x UNIQUE); CREATE TABLE c(k PRIMARY KEY) WITHOUT ROWID; CREATE TABLE d(x)", []string{
 			"INSERT INTO d VALUES(zeroblob(9000)); INSERT INTO b VALUES(1); INSERT INTO c VALUES(1)",
 			"DROP TABLE a; DROP TABLE c", "INSERT INTO d VALUES(1); INSERT INTO b VALUES(2)",

@@ -45,7 +45,8 @@ func plainDrop(c *sqlite.Conn, o *cdc.SchemaObject) (done bool, err error) {
 		return false, nil
 	}
 	for i := 1; i <= 4; i++ {
-		n, err := c.QueryInt(fmt.Sprintf("SELECT EXISTS(SELECT 1 FROM main.sqlite_stat%d WHERE tbl=?1 COLLATE NOCASE)", i), o.Table)
+		// By index, too: the table may have had another name when it was analyzed.
+		n, err := c.QueryInt(fmt.Sprintf("SELECT EXISTS(SELECT 1 FROM main.sqlite_stat%d WHERE tbl=?1 COLLATE NOCASE OR idx=?2 COLLATE NOCASE)", i), o.Table, o.Name)
 		if err == nil && n > 0 {
 			return false, nil
 		}

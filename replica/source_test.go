@@ -317,6 +317,9 @@ func (d *diff) op(c *cdc.Change, t *image) []byte {
 	return cdc.AppendOp(nil, c, n)
 }
 
+// dropRank is the order in which the primary drops: what stands on a table before it.
+var dropRank = map[string]int{"trigger": 0, "view": 1, "index": 2, "table": 3}
+
 func (d *diff) schemaOf(old, now []schemaRow, oldRows, rows map[string]*image) {
 	d.renamed, d.rebuilt = map[string]string{}, map[string]bool{}
 	find := func(in []schemaRow, typ, name string) *schemaRow {
@@ -368,8 +371,11 @@ func (d *diff) schemaOf(old, now []schemaRow, oldRows, rows map[string]*image) {
 			change(o, n)
 		}
 	}
-	for i := range old {
-		o := &old[i]
+	// What stands on a table goes before it, as the primary has it.
+	drops := slices.Clone(old)
+	slices.SortStableFunc(drops, func(a, b schemaRow) int { return dropRank[a.Type] - dropRank[b.Type] })
+	for i := range drops {
+		o := &drops[i]
 		gone := find(now, o.Type, o.Name) == nil && o.SQL != ""
 		for _, was := range d.renamed {
 			gone = gone && !(o.Type == "table" && was == o.Name)
