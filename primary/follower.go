@@ -3,6 +3,7 @@ package primary
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -295,8 +296,11 @@ func (f *follower) turnover(force bool) error {
 const convergeRounds = 4
 
 // converge moves the pin until little is left to checkpoint: each round takes what
-// was written during the one before, which a writer has not waited for.
+// was written during the one before, which a writer has not waited for. Behind a
+// writer that is as fast as a checkpoint it ends at once: more rounds would leave as
+// much, and a longer SQLite WAL.
 func (f *follower) converge() error {
+	before := uint32(math.MaxUint32)
 	for range convergeRounds {
 		if err := f.repin(); err != nil {
 			return err
@@ -305,9 +309,11 @@ func (f *follower) converge() error {
 		if err != nil {
 			return err
 		}
-		if m.Frames-min(m.Backfilled, m.Frames) <= lockedFrames {
+		left := m.Frames - min(m.Backfilled, m.Frames)
+		if left <= lockedFrames || left > before/2 {
 			return nil
 		}
+		before = left
 	}
 	return nil
 }
