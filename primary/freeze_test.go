@@ -3,6 +3,7 @@ package primary
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -211,5 +212,27 @@ func TestSnapshotGivesWayToABusyWriter(t *testing.T) {
 	}
 	if err != nil || n != 1 || !c.upkeep.pressed {
 		t.Errorf("%d transactions, pressed: %t, %v", n, c.upkeep.pressed, err)
+	}
+}
+
+// TestSyncOutlivesTerms: what ends a term and is found out by the next one is no
+// answer to a sync.
+func TestSyncOutlivesTerms(t *testing.T) {
+	for _, end := range []error{errSpace, errLost, errReplaced} {
+		b := newBench(t, oneTable)
+		p, err := New(b.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := errors.New("what the second term says")
+		go func() {
+			for _, err := range []error{fmt.Errorf("first term: %w", end), other} {
+				call := <-p.calls
+				call.done <- err
+			}
+		}()
+		if _, err := p.Sync(b.ctx); !errors.Is(err, other) {
+			t.Errorf("%v: the sync says %v", end, err)
+		}
 	}
 }

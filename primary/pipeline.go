@@ -393,7 +393,8 @@ func (p *Pipeline) Sync(ctx context.Context) (cdc.Position, error) {
 // sync is Sync, until stop says that what is captured gave way to something else.
 func (p *Pipeline) sync(ctx context.Context, stop func() bool) (cdc.Position, error) {
 	at, err := p.reach(ctx)
-	for errors.Is(err, errReplaced) { // the next term opens what is there now
+	// The next term opens what is there now, and finds out what was missed.
+	for errors.Is(err, errReplaced) || errors.Is(err, errLost) {
 		at, err = p.reach(ctx)
 	}
 	if err != nil {
