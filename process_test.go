@@ -2,10 +2,13 @@ package replicator_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -407,4 +410,47 @@ func TestReplicaFileDisplaced(t *testing.T) {
 	converge(t, "app", "the foreign file was moved away", p.primary, p.replica)
 	p.replica.stop()
 	p.primary.stop()
+}
+
+// nobody is a user who owns nothing.
+const nobody = 65534
+
+// TestDirectoryNotWritable: SQLite keeps files beside a database, so whoever captures it
+// must be able to write there. Nothing stops root: then it is somebody else who tries.
+func TestDirectoryNotWritable(t *testing.T) {
+	t.Parallel()
+	dir := folder(t)
+	sources := filepath.Join(dir, "sources")
+	source, data, linked := filepath.Join(sources, "app.db"), filepath.Join(dir, "primary-1"), filepath.Join(dir, "replicator")
+	if err := errors.Join(os.Mkdir(sources, 0o755), os.Mkdir(data, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	shell(t, source, "CREATE TABLE t(v)")
+	n := newNode(t, "primary", "primary-1", dir, "  listen: "+address(t)+"\n", database{"app", source})
+	if err := errors.Join(os.Link(program(t), linked), os.Chmod(n.config, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(linked, "primary", "--config", n.config)
+	var err error
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		err = errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chown(data, nobody, nobody))
+	} else {
+		err = os.Chmod(sources, 0o555)
+		t.Cleanup(func() { _ = os.Chmod(sources, 0o755) }) // to be removed
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "primary-1", cmd)
+	err = p.wait()
+	var exit *exec.ExitError
+	last := strings.Split(strings.TrimSpace(p.stderr.String()), "\n")
+	want := "replicator: database app: cannot be captured as it is: " + source + ": the file and its directory must be writable for this user"
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.HasPrefix(last[len(last)-1], want) {
+		t.Errorf("%v:\n%s", err, p.stderr)
+	}
+	if left, err := os.ReadDir(sources); err != nil || len(left) != 1 {
+		t.Errorf("beside the database: %v, %v", left, err)
+	}
 }
