@@ -29,7 +29,7 @@ var arrows = map[string][]string{
 	"wal":                 {"cdc", "internal/durable"},
 	"snapshot":            {"cdc", "internal/clock", "internal/durable"},
 	"stream":              {"cdc", "internal/tick"},
-	"primary":             {"cdc", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot", "wal"},
+	"primary":             {"cdc", "internal/clock", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot", "wal"},
 	"replica":             {"cdc", "internal/clock", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot"},
 	"web":                 {"cdc"},
 	"cmd/replicator":      {"cdc", "internal/config", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "primary", "replica", "snapshot", "stream", "wal", "web"},

@@ -192,7 +192,7 @@ func (p *Pipeline) rebuild(ctx context.Context, log *wal.Log, m snapshot.Manifes
 
 func (p *Pipeline) rebuildOptions() snapshot.Options {
 	said := progressLog{what: "reading the snapshot back, to find out what was missed", clock: p.o.Clock, logger: p.o.Logger}
-	return snapshot.Options{Clock: storeClock(p.o.Clock), Progress: said.note}
+	return snapshot.Options{Clock: storeClock{now: p.o.Clock}, Progress: said.note}
 }
 
 // snapshotsBelow gives the snapshots from which the change log leads on to at

@@ -450,39 +450,6 @@ func (d *schemaDiff) pair(before, after *tree) {
 	d.trees = append(d.trees, treePair{before, after})
 }
 
-// sortChanges gives a fixed order to changes, which may come from a map.
-func sortChanges(changes []cdc.SchemaChange) []cdc.SchemaChange {
-	slices.SortStableFunc(changes, func(x, y cdc.SchemaChange) int {
-		a, b := cmp.Or(x.Old, x.New), cmp.Or(y.Old, y.New)
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Type, b.Type))
-	})
-	// A name must be free before another object takes it, which only a circle of
-	// renames makes impossible.
-	holder := make(map[string]int)
-	for i, c := range changes {
-		if c.Old != nil && c.New != nil && c.Old.Name != c.New.Name {
-			holder[c.Old.Name] = i
-		}
-	}
-	sorted, done := make([]cdc.SchemaChange, 0, len(changes)), make([]bool, len(changes))
-	var chain []int
-	for i := range changes {
-		for chain = chain[:0]; !done[i]; i = holder[changes[i].New.Name] {
-			chain, done[i] = append(chain, i), true
-			if changes[i].Old == nil || changes[i].New == nil {
-				break
-			}
-			if _, held := holder[changes[i].New.Name]; !held {
-				break
-			}
-		}
-		for _, j := range slices.Backward(chain) {
-			sorted = append(sorted, changes[j])
-		}
-	}
-	return sorted
-}
-
 // apply makes s the schema after the transaction.
 func (d *schemaDiff) apply(s *schema) error {
 	for _, e := range d.edits {

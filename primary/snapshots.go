@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/clock"
 	"github.com/sqlite-replicator/replicator/internal/tick"
 	"github.com/sqlite-replicator/replicator/snapshot"
 	"github.com/sqlite-replicator/replicator/wal"
@@ -349,7 +350,7 @@ func (s *snapshotter) make(ctx context.Context) error {
 func (s *snapshotter) options() snapshot.Options {
 	said := progressLog{what: "making a snapshot", clock: s.p.o.Clock, logger: s.p.o.Logger}
 	return snapshot.Options{
-		Codec: s.p.o.Snapshot.Codec, ChunkBytes: s.p.o.Snapshot.ChunkBytes, Clock: storeClock(s.p.o.Clock),
+		Codec: s.p.o.Snapshot.Codec, ChunkBytes: s.p.o.Snapshot.ChunkBytes, Clock: storeClock{now: s.p.o.Clock},
 		Progress: func(p snapshot.Progress) {
 			said.note(p)
 			s.mu.Lock()
@@ -360,22 +361,13 @@ func (s *snapshotter) options() snapshot.Options {
 }
 
 // A storeClock is the pipeline's clock for package snapshot.
-type storeClock func() time.Time
+type storeClock struct {
+	clock.System
+	now func() time.Time
+}
 
 // Now implements snapshot.Clock.
-func (c storeClock) Now() time.Time { return c() }
-
-// Sleep implements snapshot.Clock.
-func (storeClock) Sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func (c storeClock) Now() time.Time { return c.now() }
 
 func (s *snapshotter) setCancel(cancel context.CancelCauseFunc) {
 	s.mu.Lock()
