@@ -10,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/wal"
 )
 
 // TestFrozenIsExactlyALSN freezes the source again and again while hostile
@@ -215,24 +218,54 @@ func TestSnapshotGivesWayToABusyWriter(t *testing.T) {
 	}
 }
 
-// TestSyncOutlivesTerms: what ends a term and is found out by the next one is no
-// answer to a sync.
-func TestSyncOutlivesTerms(t *testing.T) {
-	for _, end := range []error{errSpace, errLost, errReplaced} {
-		b := newBench(t, oneTable)
-		p, err := New(b.options())
-		if err != nil {
-			t.Fatal(err)
-		}
-		other := errors.New("what the second term says")
-		go func() {
-			for _, err := range []error{fmt.Errorf("first term: %w", end), other} {
-				call := <-p.calls
-				call.done <- err
+// TestWaitersOutliveTerms: what ends a term and is found out by the next one is no
+// answer to a sync, nor to whoever asked for a snapshot.
+func TestWaitersOutliveTerms(t *testing.T) {
+	waiters := map[string]func(context.Context, *Pipeline) error{
+		"sync": func(ctx context.Context, p *Pipeline) error {
+			_, err := p.Sync(ctx)
+			return err
+		},
+		"snapshot": func(ctx context.Context, p *Pipeline) error {
+			_, err := p.Snapshot(ctx)
+			return err
+		},
+	}
+	for name, wait := range waiters {
+		for _, end := range []error{errSpace, errLost, errReplaced} {
+			b := newBench(t, oneTable)
+			p, err := New(b.options())
+			if err != nil {
+				t.Fatal(err)
 			}
-		}()
-		if _, err := p.Sync(b.ctx); !errors.Is(err, other) {
-			t.Errorf("%v: the sync says %v", end, err)
+			log, err := wal.Open(t.TempDir(), wal.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(b.ctx)
+			g, ctx := errgroup.WithContext(ctx)
+			g.Go(func() error { return p.snapshots.Run(ctx, log) })
+			other := errors.New("what the second term says")
+			g.Go(func() error {
+				for _, err := range []error{fmt.Errorf("first term: %w", end), other} {
+					select {
+					case call := <-p.calls:
+						call.done <- err
+					case <-ctx.Done(): // the first answer was passed on
+					}
+				}
+				return nil
+			})
+			if err := wait(ctx, p); !errors.Is(err, other) {
+				t.Errorf("%v: the %s says %v", end, name, err)
+			}
+			cancel()
+			if err := g.Wait(); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			if err := log.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

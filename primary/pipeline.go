@@ -393,8 +393,7 @@ func (p *Pipeline) Sync(ctx context.Context) (cdc.Position, error) {
 // sync is Sync, until stop says that what is captured gave way to something else.
 func (p *Pipeline) sync(ctx context.Context, stop func() bool) (cdc.Position, error) {
 	at, err := p.reach(ctx)
-	// The next term opens what is there now, and finds out what was missed.
-	for errors.Is(err, errReplaced) || errors.Is(err, errLost) {
+	for endsTerm(err) {
 		at, err = p.reach(ctx)
 	}
 	if err != nil {
@@ -411,6 +410,10 @@ func (p *Pipeline) sync(ctx context.Context, stop func() bool) (cdc.Position, er
 	}
 	return at, nil
 }
+
+// endsTerm reports whether err ends a term, and no more: the next one opens what is
+// there now, and finds out what was missed.
+func endsTerm(err error) bool { return errors.Is(err, errReplaced) || errors.Is(err, errLost) }
 
 // reach captures what was committed before the call. A file that was replaced
 // reads on as if nothing had happened, so it looks at the path first.

@@ -102,6 +102,9 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 			}
 		}
 		err := s.make(ctx)
+		for asked != nil && endsTerm(err) && ctx.Err() == nil { // whoever asked waits for the next one
+			err = s.make(ctx)
+		}
 		if ctx.Err() == nil { // else that is why it ended, and no failure
 			s.report(err)
 			s.untrimmed = s.untrimmed || err == nil
