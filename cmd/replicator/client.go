@@ -187,16 +187,22 @@ func decodeError(res *http.Response, body []byte) error {
 }
 
 // patiently repeats ask while nothing listens or the answer says that the node
-// is not ready, until ctx ends: a node that has just been started is on its way.
+// is not ready, until ctx ends: a node that has just been started is on its way. If
+// the end comes while it asks, what it was told before says more.
 func patiently(ctx context.Context, ask func() error) error {
+	var told error
 	for {
 		err := ask()
 		var failure *answerError
 		early := errors.Is(err, syscall.ECONNREFUSED) ||
 			errors.As(err, &failure) && failure.status == http.StatusServiceUnavailable
+		if !early && told != nil && errors.Is(err, context.DeadlineExceeded) {
+			return told
+		}
 		if !early {
 			return err
 		}
+		told = err
 		select {
 		case <-ctx.Done():
 			return err
