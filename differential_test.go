@@ -69,6 +69,11 @@ func newRig(t *testing.T, seed uint64) *rig {
 	if seed%2 == 0 {
 		g.tuning = tight()
 	}
+	if seed%3 == 0 {
+		var err error
+		g.tuning.changeLog.Packer, err = cdc.NewPacker(cdc.Zstd)
+		g.must(err)
+	}
 	g.source = filepath.Join(g.dir, "source.db")
 	g.hint = fmt.Sprintf("replay: go test -run '^%s$' -seed %d -rounds %d -ops %d -keep /tmp/keep .", rootOf(t), seed, *roundsFlag, *opsFlag)
 	trace := []string{}

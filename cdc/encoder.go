@@ -19,11 +19,12 @@ const groupBody = 64 << 10
 // Every transaction declares its tables itself, so that a record can be cut
 // after any whole transaction.
 type Encoder struct {
-	emit  func(rec []byte, h Head, b *Boundary) error
-	epoch Epoch
-	next  LSN
-	chain Chain
-	base  Boundary // lineage, term and running totals
+	emit   func(rec []byte, h Head, b *Boundary) error
+	packer *Packer
+	epoch  Epoch
+	next   LSN
+	chain  Chain
+	base   Boundary // lineage, term and running totals
 
 	body      []byte
 	continued bool // body begins inside an operation
@@ -54,6 +55,9 @@ func NewEncoder(t Tail, epoch Epoch, term ID, emit func(rec []byte, h Head, b *B
 	base.Term, base.Tables = term, nil
 	return &Encoder{emit: emit, epoch: epoch, next: t.Next, base: base, inside: base, chain: t.Chain.Clone(), position: t.Position}
 }
+
+// PackWith makes p pack the records from now on; without it S2 does.
+func (e *Encoder) PackWith(p *Packer) { e.packer = p }
 
 // Op adds one operation, encoded by AppendOp, to the transaction in hand. It
 // writes a part when the record is full.
@@ -220,7 +224,7 @@ func (e *Encoder) write(k Kind, b *Boundary) error {
 	if b != nil {
 		b.Prev = e.chain.prev
 	}
-	e.out = appendRecord(e.out[:0], h, b, e.body)
+	e.out = appendRecord(e.out[:0], h, b, e.body, e.packer)
 	h.Length = len(e.out)
 	if err := e.emit(e.out, h, b); err != nil {
 		return fmt.Errorf("cdc: write record %d: %w", e.next, err)

@@ -17,6 +17,7 @@ type session struct {
 	verifier *Verifier
 	decoder  Decoder
 	rng      *rand.Rand
+	packer   *Packer
 
 	epoch     Epoch
 	n         int      // transactions ended
@@ -47,6 +48,7 @@ func (s *session) term() error {
 	s.epoch++
 	s.hand, s.waiting = nil, nil
 	s.enc = NewEncoder(s.tail, s.epoch, ID{2, byte(s.epoch)}, s.take)
+	s.enc.PackWith(s.packer)
 	return s.enc.Epoch(Boundary{CapturedAt: at(s.n)})
 }
 
@@ -166,8 +168,10 @@ func (s *session) abandon() error {
 
 func TestEncoder(t *testing.T) {
 	sizes := []int{0, 1, 100, 5000, groupBody, MaxBody - 60, MaxBody - 1, MaxBody, MaxBody + 1, 3 << 20}
+	packers := packers(t)
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSession(rapid.Uint64().Draw(t, "seed"))
+		s.packer = packers[rapid.SampledFrom([]Codec{S2, Zstd}).Draw(t, "codec")]
 		check := func(err error) {
 			if err != nil {
 				t.Fatal(err)
@@ -271,6 +275,36 @@ func BenchmarkEncoder(b *testing.B) {
 	}
 	must(b, e.Flush())
 	b.ReportMetric(float64(size)/float64(b.N), "stored-B/tx")
+}
+
+// BenchmarkPack packs and unpacks 64 KiB of text of 64 different letters.
+func BenchmarkPack(b *testing.B) {
+	body := make([]byte, 64<<10)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range body {
+		body[i] = byte(' ' + rng.IntN(64))
+	}
+	for codec, p := range packers(b) {
+		packed, flag := p.append(nil, body)
+		b.Run(string(codec)+"/pack", func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				packed, _ = p.append(packed[:0], body)
+			}
+			b.ReportMetric(float64(len(packed))/float64(len(body)), "ratio")
+		})
+		b.Run(string(codec)+"/unpack", func(b *testing.B) {
+			var u unpacker
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := u.unpack(Head{flags: flag, rawBody: uint32(len(body))}, packed); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 // The end of a transaction may not fit: the record that makes room for it covers

@@ -18,17 +18,20 @@ func named(err error) bool {
 
 func seeds(f *testing.F) [][]byte {
 	var out [][]byte
-	e := NewEncoder(Tail{Next: 1}, 1, ID{}, func(rec []byte, _ Head, _ *Boundary) error {
-		out = append(out, append([]byte(nil), rec...))
-		return nil
-	})
-	table := &Table{Name: "t"}
-	must(f, e.Epoch(Boundary{}))
-	must(f, e.Op(AppendOp(nil, &Change{Op: OpTable, Table: table}, 0)))
-	must(f, e.Op(AppendOp(nil, &Change{Op: OpInsert, Table: table, New: make([]byte, 600<<10)}, 0)))
-	must(f, e.End(Boundary{}, false))
-	must(f, e.Flush())
-	must(f, e.Break(Boundary{}, "reason"))
+	for _, p := range packers(f) {
+		e := NewEncoder(Tail{Next: 1}, 1, ID{}, func(rec []byte, _ Head, _ *Boundary) error {
+			out = append(out, append([]byte(nil), rec...))
+			return nil
+		})
+		e.PackWith(p)
+		table := &Table{Name: "t"}
+		must(f, e.Epoch(Boundary{}))
+		must(f, e.Op(AppendOp(nil, &Change{Op: OpTable, Table: table}, 0)))
+		must(f, e.Op(AppendOp(nil, &Change{Op: OpInsert, Table: table, New: make([]byte, 600<<10)}, 0)))
+		must(f, e.End(Boundary{}, false))
+		must(f, e.Flush())
+		must(f, e.Break(Boundary{}, "reason"))
+	}
 	return out
 }
 

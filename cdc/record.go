@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"time"
-
-	"github.com/klauspost/compress/s2"
 )
 
 // Version is the version of the record format that this package writes.
@@ -19,8 +17,6 @@ const (
 	MaxRecord = 1 << 20
 	// HeaderSize is the length of the fixed head of every record, in bytes.
 	HeaderSize = 32
-
-	compressFrom = 192 // bytes of a body below which compression does not pay
 )
 
 // A Kind says what a record is.
@@ -53,9 +49,11 @@ func (k Kind) Boundary() bool { return k == Commit || k == EpochStart || k == Br
 
 // Flags of a record head.
 const (
-	flagCompressed = 1 << 0 // the body is one S2 block
-	flagContinued  = 1 << 1 // the body begins inside an operation
-	knownFlags     = flagCompressed | flagContinued
+	flagS2        = 1 << 0 // the body is one S2 block
+	flagContinued = 1 << 1 // the body begins inside an operation
+	flagZstd      = 1 << 2 // the body is one Zstandard frame
+	packedFlags   = flagS2 | flagZstd
+	knownFlags    = packedFlags | flagContinued
 )
 
 // A Head is the fixed part of a record, readable without its body.
@@ -156,22 +154,18 @@ func Check(b []byte) (Head, error) {
 
 // Decode decodes the record in b. The result may alias b.
 func Decode(b []byte) (Record, error) {
+	var u unpacker
+	defer u.close()
+	return u.decode(b)
+}
+
+func (u *unpacker) decode(b []byte) (Record, error) {
 	rec, body, err := decodeHead(b)
 	if err != nil {
 		return Record{}, err
 	}
-	if rec.flags&flagCompressed == 0 {
-		if len(body) != int(rec.rawBody) {
-			return Record{}, fmt.Errorf("%w: record %d has a body of %d bytes, its head says %d", ErrCorrupt, rec.LSN, len(body), rec.rawBody)
-		}
-		rec.Body = body
-		return rec, nil
-	}
-	if n, err := s2.DecodedLen(body); err != nil || n != int(rec.rawBody) {
-		return Record{}, fmt.Errorf("%w: record %d unpacks to %d bytes, its head says %d", ErrCorrupt, rec.LSN, n, rec.rawBody)
-	}
-	if rec.Body, err = s2.Decode(nil, body); err != nil {
-		return Record{}, fmt.Errorf("%w: record %d: %w", ErrCorrupt, rec.LSN, err)
+	if rec.Body, err = u.unpack(rec.Head, body); err != nil {
+		return Record{}, err
 	}
 	return rec, nil
 }
@@ -276,17 +270,15 @@ func fromNanos(n uint64) time.Time {
 
 // appendRecord appends the encoding of a record to dst. boundary is nil for a
 // part.
-func appendRecord(dst []byte, h Head, boundary *Boundary, body []byte) []byte {
+func appendRecord(dst []byte, h Head, boundary *Boundary, body []byte, p *Packer) []byte {
 	le := binary.LittleEndian
 	start := len(dst)
 	dst = append(dst, make([]byte, HeaderSize)...)
 	if boundary != nil {
 		dst = appendBoundary(dst, boundary)
 	}
-	dst, packed := appendBody(dst, body)
-	if packed {
-		h.flags |= flagCompressed
-	}
+	dst, packed := p.append(dst, body)
+	h.flags |= packed
 	b := dst[start:]
 	le.PutUint32(b, uint32(len(b)))
 	b[8], b[9], b[10] = Version, byte(h.Kind), h.flags
@@ -295,22 +287,6 @@ func appendRecord(dst []byte, h Head, boundary *Boundary, body []byte) []byte {
 	le.PutUint64(b[24:], uint64(h.Epoch))
 	le.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli()))
 	return dst
-}
-
-// appendBody appends body, packed where that makes it smaller.
-func appendBody(dst, body []byte) (_ []byte, packed bool) {
-	if len(body) < compressFrom {
-		return append(dst, body...), false
-	}
-	start := len(dst)
-	if need := s2.MaxEncodedLen(len(body)); cap(dst)-start < need {
-		dst = append(make([]byte, 0, start+need), dst...)
-	}
-	out := s2.Encode(dst[start:cap(dst)], body)
-	if len(out) >= len(body) {
-		return append(dst[:start], body...), false
-	}
-	return dst[:start+len(out)], true
 }
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }

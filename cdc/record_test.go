@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +30,27 @@ func boundaryForTest() Boundary {
 	}
 }
 
+// packers are one of each codec.
+func packers(tb testing.TB) map[Codec]*Packer {
+	all := map[Codec]*Packer{}
+	for _, c := range []Codec{S2, Zstd} {
+		p, err := NewPacker(c)
+		must(tb, err)
+		all[c] = p
+	}
+	return all
+}
+
 func TestRecordRoundTrip(t *testing.T) {
+	for codec, p := range packers(t) {
+		t.Run(string(codec), func(t *testing.T) { roundTrips(t, p) })
+	}
+	if p, err := NewPacker("gzip"); err == nil {
+		t.Errorf("a packer of an unknown codec: %v", p)
+	}
+}
+
+func roundTrips(t *testing.T, p *Packer) {
 	full := boundaryForTest()
 	empty := Boundary{}
 	for _, body := range [][]byte{nil, []byte("x"), bytes.Repeat([]byte("compresses "), 100), []byte(hex.EncodeToString(make([]byte, MaxBody/2)))} {
@@ -38,7 +59,7 @@ func TestRecordRoundTrip(t *testing.T) {
 			boundary *Boundary
 			flags    byte
 		}{{Part, nil, 0}, {Part, nil, flagContinued}, {Commit, &full, flagContinued}, {EpochStart, &empty, 0}, {Break, &full, 0}} {
-			rec := appendRecord([]byte("before"), Head{Kind: c.kind, LSN: 21, Epoch: 22, flags: c.flags}, c.boundary, body)[len("before"):]
+			rec := appendRecord([]byte("before"), Head{Kind: c.kind, LSN: 21, Epoch: 22, flags: c.flags}, c.boundary, body, p)[len("before"):]
 			got, err := Decode(rec)
 			if err != nil {
 				t.Fatalf("%s with %d bytes: %v", c.kind, len(body), err)
@@ -64,7 +85,7 @@ func TestRecordRoundTrip(t *testing.T) {
 // length must be that of the bytes at hand.
 func TestRecordFlips(t *testing.T) {
 	b := boundaryForTest()
-	rec := appendRecord(nil, Head{Kind: Commit, LSN: 1, Epoch: 1}, &b, []byte("body"))
+	rec := appendRecord(nil, Head{Kind: Commit, LSN: 1, Epoch: 1}, &b, []byte("body"), nil)
 	for i := range len(rec) * 8 {
 		bad := bytes.Clone(rec)
 		bad[i/8] ^= 1 << (i % 8)
@@ -84,7 +105,7 @@ func TestRecordFlips(t *testing.T) {
 
 // What only a newer version can have written calls for an upgrade.
 func TestRecordVersions(t *testing.T) {
-	rec := appendRecord(nil, Head{Kind: Part, LSN: 1, Epoch: 1}, nil, []byte("body"))
+	rec := appendRecord(nil, Head{Kind: Part, LSN: 1, Epoch: 1}, nil, []byte("body"), nil)
 	for name, edit := range map[string]func(b []byte){
 		"version": func(b []byte) { b[8] = Version + 1 },
 		"kind":    func(b []byte) { b[9] = 9 },
@@ -100,12 +121,33 @@ func TestRecordVersions(t *testing.T) {
 	}
 }
 
+// Each codec makes small what repeats, and Zstandard, too, what has only few letters.
+func TestPackers(t *testing.T) {
+	repeats := bytes.Repeat([]byte("compresses "), 1000)
+	letters := make([]byte, 10_000)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range letters {
+		letters[i] = byte('a' + rng.IntN(16))
+	}
+	for codec, p := range packers(t) {
+		for _, c := range []struct {
+			body []byte
+			most int
+		}{{repeats, len(repeats) / 20}, {letters, map[Codec]int{S2: len(letters), Zstd: len(letters) * 6 / 10}[codec]}} {
+			if packed, _ := p.append(nil, c.body); len(packed) > c.most {
+				t.Errorf("%s: %d bytes are packed into %d", codec, len(c.body), len(packed))
+			}
+		}
+	}
+}
+
 // Bytes whose checksum is right and which still cannot be: never a panic, never
 // a large allocation.
 func TestRecordRefuses(t *testing.T) {
 	boundary := boundaryForTest()
-	commit := appendRecord(nil, Head{Kind: Commit, LSN: 1, Epoch: 1}, &boundary, []byte("body"))
-	packed := appendRecord(nil, Head{Kind: Part, LSN: 1, Epoch: 1}, nil, bytes.Repeat([]byte("x"), 1000))
+	commit := appendRecord(nil, Head{Kind: Commit, LSN: 1, Epoch: 1}, &boundary, []byte("body"), nil)
+	packed := appendRecord(nil, Head{Kind: Part, LSN: 1, Epoch: 1}, nil, bytes.Repeat([]byte("x"), 1000), nil)
+	framed := appendRecord(nil, Head{Kind: Part, LSN: 1, Epoch: 1}, nil, bytes.Repeat([]byte("x"), 1000), packers(t)[Zstd])
 	for name, c := range map[string]struct {
 		rec  []byte
 		edit func(b []byte)
@@ -119,6 +161,10 @@ func TestRecordRefuses(t *testing.T) {
 		"block too short":    {commit, func(b []byte) { b[HeaderSize]-- }},
 		"too many tables":    {commit, func(b []byte) { b[HeaderSize+4+142]++ }},
 		"bad packing":        {packed, func(b []byte) { clear(b[HeaderSize+3:]) }},
+		"frame of less":      {framed, func(b []byte) { b[12]++ }},
+		"frame of more":      {framed, func(b []byte) { b[12]-- }},
+		"bad frame":          {framed, func(b []byte) { clear(b[HeaderSize+3:]) }},
+		"packed both ways":   {framed, func(b []byte) { b[10] |= flagS2 }},
 	} {
 		b := bytes.Clone(c.rec)
 		c.edit(b)

@@ -19,9 +19,10 @@ var (
 // A Verifier checks that each record follows the one before it: LSN, epoch,
 // checksum, lineage and hash chain. Not safe for concurrent use.
 type Verifier struct {
-	at    Position
-	next  LSN
-	chain Chain
+	at     Position
+	next   LSN
+	chain  Chain
+	unpack unpacker
 }
 
 // NewVerifier verifies what follows the position at. A zero Lineage accepts
@@ -43,7 +44,7 @@ func (v *Verifier) Chain() Chain { return v.chain.Clone() }
 // break record gives ErrBreak unless it is the first record of all or
 // crossBreak is true, which only the owner of the log may ask for.
 func (v *Verifier) Verify(b []byte, crossBreak bool) (Record, error) {
-	rec, err := Decode(b)
+	rec, err := v.unpack.decode(b)
 	if err != nil {
 		return Record{}, err
 	}

@@ -49,8 +49,8 @@ func TestVerifier(t *testing.T) {
 		"gap":                     {[][]byte{recs[0], recs[2]}, false, ErrGap},
 		"twice":                   {[][]byte{recs[0], recs[0]}, false, ErrGap},
 		"another lineage":         {[][]byte{recs[0], other[1]}, false, ErrFork},
-		"another part":            {[][]byte{recs[0], recs[1], appendRecord(nil, Head{Kind: Part, LSN: 3, Epoch: 1}, nil, []byte("x")), recs[3], recs[4], recs[5]}, false, ErrFork},
-		"epoch without its start": {[][]byte{recs[0], recs[1], appendRecord(nil, Head{Kind: Part, LSN: 3, Epoch: 2}, nil, nil)}, false, ErrFork},
+		"another part":            {[][]byte{recs[0], recs[1], appendRecord(nil, Head{Kind: Part, LSN: 3, Epoch: 1}, nil, []byte("x"), nil), recs[3], recs[4], recs[5]}, false, ErrFork},
+		"epoch without its start": {[][]byte{recs[0], recs[1], appendRecord(nil, Head{Kind: Part, LSN: 3, Epoch: 2}, nil, nil, nil)}, false, ErrFork},
 		"damage":                  {[][]byte{recs[0][:40]}, false, ErrCorrupt},
 	} {
 		v := NewVerifier(Position{})

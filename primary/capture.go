@@ -72,6 +72,7 @@ type captureSetup struct {
 	doubt   error       // why the term before could not go on from the last position; nil: it could
 	sums    *rowSums    // of the source; they outlive the term
 	terms   *terms      // where the term is noted; nil: nowhere
+	packer  *cdc.Packer // of records
 }
 
 // newCapture attaches to src and continues the history in log: from the last
@@ -149,7 +150,9 @@ func (c *capture) newTerm(tail cdc.Tail) (*cdc.Encoder, error) {
 			return nil, err
 		}
 	}
-	return cdc.NewEncoder(tail, tail.Position.Epoch+1, term, c.emit), nil
+	e := cdc.NewEncoder(tail, tail.Position.Epoch+1, term, c.emit)
+	e.PackWith(c.packer)
+	return e, nil
 }
 
 // open appends the first records of the term. Until what was missed is

@@ -47,6 +47,7 @@ type ChangeLogOptions struct {
 	MaxBytes     int64         // beyond it even records that wait to be published are given up; 0: no bound
 	RetainFor    time.Duration // records stay at least this long after they were acknowledged
 	NoSync       bool          // a power failure may take the last records: see wal.Options
+	Packer       *cdc.Packer   // of records; many pipelines may share one
 }
 
 // A Pipeline captures one database and ships it. Its methods may be called
@@ -225,7 +226,7 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	defer end(nil)
 	c, err := newCapture(ctx, src, log, captureSetup{
 		dir: p.o.Dir, options: p.o.Capture, clock: p.o.Clock, logger: p.o.Logger,
-		rebuild: p.rebuilder(log), waits: p.waits, doubt: *doubt, sums: p.sums, terms: p.terms,
+		rebuild: p.rebuilder(log), waits: p.waits, doubt: *doubt, sums: p.sums, terms: p.terms, packer: p.o.ChangeLog.Packer,
 	})
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/config"
 	"github.com/sqlite-replicator/replicator/primary"
 	"github.com/sqlite-replicator/replicator/snapshot"
@@ -182,8 +183,12 @@ func (d *primaryDaemon) reachNATS(ctx context.Context) error {
 func (d *primaryDaemon) serve(ctx context.Context) error {
 	d.node = &primaryNode{clock: d.e.clock}
 	sources := &primary.Sources{}
+	packer, err := cdc.NewPacker(recordCodec(d.cfg))
+	if err != nil {
+		return err
+	}
 	for i := range d.cfg.Databases {
-		db, err := d.database(i, sources)
+		db, err := d.database(i, sources, packer)
 		if err != nil {
 			return err
 		}
@@ -205,7 +210,7 @@ func (d *primaryDaemon) serve(ctx context.Context) error {
 	return nil
 }
 
-func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDatabase, error) {
+func (d *primaryDaemon) database(i int, sources *primary.Sources, packer *cdc.Packer) (*sourceDatabase, error) {
 	c := d.cfg.WithInherited(i)
 	o := pipelineOptions(d.cfg, i)
 	o.Stream = &published{Stream: d.conn.Stream(c.Name, streamConfig(d.cfg)), configured: d.bounded}
@@ -213,6 +218,7 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources) (*sourceDataba
 	if d.cfg.Snapshot.Store == config.StoreDir { // a folder that is not mounted holds no snapshots, and is to hold none
 		o.Snapshots = snapshot.NewDirAt(filepath.Join(d.cfg.Snapshot.Dir, c.Name), filepath.Join(o.Dir, "store.json"))
 	}
+	o.ChangeLog.Packer = packer
 	o.Sources, o.Replay, o.Clock, o.Logger = sources, openReplay, d.e.clock, d.log
 	p, err := primary.New(o)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"path/filepath"
 
+	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/config"
 	"github.com/sqlite-replicator/replicator/primary"
 	"github.com/sqlite-replicator/replicator/replica"
@@ -43,6 +44,9 @@ func streamConfig(c config.Primary) stream.StreamConfig {
 		MaxBytes: int64(c.Stream.MaxBytes), Replicas: c.NATS.Replicas, Compress: c.Stream.Compression == "s2",
 	}
 }
+
+// recordCodec is that of the records of all databases.
+func recordCodec(c config.Primary) cdc.Codec { return cdc.Codec(c.ChangeLog.Compression) }
 
 // pipelineOptions are those of database i, as far as the configuration says.
 func pipelineOptions(c config.Primary, i int) primary.Options {

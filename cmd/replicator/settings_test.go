@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/config"
 	"github.com/sqlite-replicator/replicator/primary"
 	"github.com/sqlite-replicator/replicator/replica"
@@ -30,6 +31,7 @@ type wired struct {
 	server    stream.ServerOptions
 	stream    stream.StreamConfig
 	snapshots string // where they are stored: nats or the folder
+	records   cdc.Codec
 	replica   replica.Options
 }
 
@@ -98,6 +100,7 @@ var primaryWires = append([]wire{
 	{"change_log.segment_size=2MiB", int64(2 << 20), func(w wired) any { return w.primary.ChangeLog.SegmentBytes }},
 	{"change_log.max_size=300MiB", int64(300 << 20), func(w wired) any { return w.primary.ChangeLog.MaxBytes }},
 	{"change_log.retain_age=11m", 11 * time.Minute, func(w wired) any { return w.primary.ChangeLog.RetainFor }},
+	{"change_log.compression=zstd", cdc.Zstd, func(w wired) any { return w.records }},
 	{"change_log.fsync=false", true, func(w wired) any { return w.primary.ChangeLog.NoSync }},
 
 	{"snapshot.interval=2h", 2 * time.Hour, func(w wired) any { return w.primary.Snapshot.Interval }},
@@ -198,6 +201,7 @@ func wireUp(t *testing.T, role, settings string) (w wired) {
 	return wired{
 		log: c.Log, web: webOptions(c.HTTP), nats: natsOptions(c.Node, c.NATS.URL, c.NATS.Credentials, c.NATS.TLS),
 		primary: pipelineOptions(c, 0), server: serverOptions(c), stream: streamConfig(c), snapshots: storedAt(c.Snapshot.Store, c.Snapshot.Dir),
+		records: recordCodec(c),
 	}
 }
 

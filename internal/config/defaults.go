@@ -51,6 +51,7 @@ func DefaultPrimary() Primary {
 			SegmentSize: 64 * MiB,
 			RetainAge:   10 * time.Minute,
 			Fsync:       true,
+			Compression: "s2",
 		},
 		Snapshot: PrimarySnapshot{
 			Interval:    24 * time.Hour,

@@ -54,9 +54,10 @@ type Stream struct {
 // ChangeLog bounds the change log of each database.
 type ChangeLog struct {
 	SegmentSize Size          `mapstructure:"segment_size"`
-	MaxSize     Size          `mapstructure:"max_size"`   // 0: auto, the less of 4GiB and 10 % of free space
-	RetainAge   time.Duration `mapstructure:"retain_age"` // kept at least this long after NATS acknowledged it
-	Fsync       bool          `mapstructure:"fsync"`      // false: a power failure may take the last records
+	MaxSize     Size          `mapstructure:"max_size"`    // 0: auto, the less of 4GiB and 10 % of free space
+	RetainAge   time.Duration `mapstructure:"retain_age"`  // kept at least this long after NATS acknowledged it
+	Fsync       bool          `mapstructure:"fsync"`       // false: a power failure may take the last records
+	Compression string        `mapstructure:"compression"` // of records, here and in the stream: s2 or zstd
 }
 
 // PrimarySnapshot says when snapshots are made, how, and where they go.

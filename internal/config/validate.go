@@ -76,6 +76,7 @@ func (p Primary) checkLimits(r *report) {
 	}
 	within(r, "change_log.segment_size", p.ChangeLog.SegmentSize, 1*MiB, 1*GiB)
 	atLeast(r, "change_log.max_size", p.ChangeLog.MaxSize, 2*p.ChangeLog.SegmentSize, auto)
+	oneOf(r, "change_log.compression", p.ChangeLog.Compression, "s2", "zstd")
 	if p.ChangeLog.RetainAge < 10*time.Minute {
 		r.bad("change_log.retain_age", FormatDuration(p.ChangeLog.RetainAge),
 			"at least 10m: until then NATS may lose at a power failure what it acknowledged")

@@ -106,6 +106,7 @@ func TestValidatePrimary(t *testing.T) {
 		{"retain", func(p *Primary) { p.ChangeLog.RetainAge = 0 }, "change_log.retain_age: is 0s, want at least 10m: until then NATS may lose at a power failure what it acknowledged"},
 		{"no snapshots", func(p *Primary) { p.Snapshot.Interval, p.Snapshot.AfterBytes = 0, 0 },
 			"snapshot.interval: 0 like snapshot.after_bytes: the change log would never shrink; want one of them"},
+		{"record compression", func(p *Primary) { p.ChangeLog.Compression = "none" }, `change_log.compression: is "none", want s2 or zstd`},
 		{"compression", func(p *Primary) { p.Snapshot.Compression = "gzip" }, `snapshot.compression: is "gzip", want s2 or zstd or none`},
 		{"store", func(p *Primary) { p.Snapshot.Store = "s3" }, `snapshot.store: is "s3", want nats or dir`},
 		{"dir for nats", func(p *Primary) { p.Snapshot.Dir = "d" }, `snapshot.dir: is "d", want nothing, or snapshot.store: dir`},
