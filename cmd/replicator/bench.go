@@ -10,10 +10,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sqlite-replicator/replicator/internal/config"
 )
 
 type benchOptions struct {
 	dir, scale, json string
+	backlog          string
 	only             []string
 	keep, pprof      bool
 }
@@ -29,6 +32,7 @@ func newBench(e *environment) *cobra.Command {
 	f.StringVar(&o.scale, "scale", "small", "small, which shows that it works, or full, for figures")
 	f.StringSliceVar(&o.only, "only", nil, "names of scenarios, separated by commas; without it all")
 	f.StringVar(&o.json, "json", "", "file for the results as JSON")
+	f.StringVar(&o.backlog, "backlog", "", "SQLite WAL of the scenario backlog, as 20GiB; without it the scale's")
 	f.BoolVar(&o.keep, "keep", false, "leave the files of each scenario")
 	f.BoolVar(&o.pprof, "pprof", false, "the daemons serve /debug/pprof; their addresses are in their logs")
 	return cmd
@@ -51,6 +55,8 @@ func scenarios() []scenario {
 		{"seed", "capture start, first snapshot and a new replica of a large database", seedScenario},
 		{"growth", "the same, and lag, for databases of several sizes", growthScenario},
 		{"huge", "a transaction of many rows, and one of few large ones: memory of the daemons", hugeScenario},
+		{"backlog", "a primary that stood still while a program wrote on: time and memory until all is complete", backlogScenario},
+		{"bytes", "what a row takes in the change log and in the stream, with each compression", bytesScenario},
 		{"tables", "a schema of many tables, made, written and dropped one by one", tablesScenario},
 		{"idle", "CPU time of daemons that have nothing to do", idleScenario},
 		{"databases", "many databases that are written at the same time", databasesScenario},
@@ -97,6 +103,7 @@ type benchScale struct {
 	growth       []int64       // sizes of databases
 	hugeRows     int           // rows of the transaction of many
 	hugeBytes    int64         // size of the transaction of few
+	backlogBytes int64         // of SQLite WAL that a primary finds when it goes on
 	tableSteps   []int         // numbers of tables
 	idle         time.Duration // window of the idle daemons
 	idleSteps    []int         // numbers of databases of the idle daemons
@@ -109,12 +116,12 @@ type benchScale struct {
 var benchScales = map[string]benchScale{
 	"small": {
 		pairs: 1, window: 400 * time.Millisecond, prefill: 1000, bulk: 10_000, seedBytes: 8 << 20, growth: []int64{1 << 20, 4 << 20},
-		hugeRows: 20_000, hugeBytes: 16 << 20, tableSteps: []int{100},
+		hugeRows: 20_000, hugeBytes: 16 << 20, backlogBytes: 32 << 20, tableSteps: []int{100},
 		idle: time.Second, idleSteps: []int{1, 5}, busyMany: 5, lagRates: []int{200}, replicaSteps: []int{2}, fsyncs: 10,
 	},
 	"full": {
 		pairs: 3, window: 5 * time.Second, prefill: 100_000, bulk: 1_000_000, seedBytes: 1 << 30, growth: []int64{64 << 20, 1 << 30, 4 << 30},
-		hugeRows: 10_000_000, hugeBytes: 768 << 20, tableSteps: []int{1000, 4000, 10_000},
+		hugeRows: 10_000_000, hugeBytes: 768 << 20, backlogBytes: 4 << 30, tableSteps: []int{1000, 4000, 10_000},
 		idle: 20 * time.Second, idleSteps: []int{1, 100, 200}, busyMany: 100, lagRates: []int{200, 5000, 0}, replicaSteps: []int{1, 2, 4, 10, 50}, fsyncs: 200,
 	},
 }
@@ -130,6 +137,13 @@ func (o *benchOptions) run(ctx context.Context, e *environment) (err error) {
 	scale, known := benchScales[o.scale]
 	if !known {
 		return usagef("--scale is %q, want small or full", o.scale)
+	}
+	if o.backlog != "" {
+		size, err := config.ParseSize(o.backlog)
+		if err != nil {
+			return usagef("--backlog: %v", err)
+		}
+		scale.backlogBytes = int64(size)
 	}
 	chosen, err := choose(o.only)
 	if err != nil {

@@ -37,21 +37,22 @@ const nodePatience = 15 * time.Minute
 
 func databaseName(i int) string { return fmt.Sprintf("db%d", i) }
 
-// primary starts one for the files and waits until it serves.
-func (l *lab) primary(ctx context.Context, dir string, files []string) (*benchNode, error) {
-	return l.node(ctx, config.RolePrimary, dir, files, "{listen: 'localhost:0'}")
+// primary starts one for the files and waits until it serves. settings are further
+// lines of its configuration.
+func (l *lab) primary(ctx context.Context, dir string, files []string, settings ...string) (*benchNode, error) {
+	return l.node(ctx, config.RolePrimary, dir, files, append(settings, "nats: {listen: 'localhost:0'}"))
 }
 
 // replica starts one that copies everything of p into files.
 func (l *lab) replica(ctx context.Context, dir string, files []string, p *benchNode) (*benchNode, error) {
-	return l.node(ctx, config.RoleReplica, dir, files, fmt.Sprintf("{url: '%s'}", p.nats))
+	return l.node(ctx, config.RoleReplica, dir, files, []string{fmt.Sprintf("nats: {url: '%s'}", p.nats)})
 }
 
-func (l *lab) node(ctx context.Context, role string, dir string, files []string, nats string) (*benchNode, error) {
+func (l *lab) node(ctx context.Context, role string, dir string, files, settings []string) (*benchNode, error) {
 	n := &benchNode{config: dir + ".yaml", data: dir, log: dir + ".log"}
 	var text strings.Builder
-	fmt.Fprintf(&text, "node: %s\ndata_dir: '%s'\nnats: %s\nlog: {format: json}\nhttp: {listen: '127.0.0.1:0', pprof: %t}\ndatabases:\n",
-		filepath.Base(dir), dir, nats, l.pprof)
+	fmt.Fprintf(&text, "node: %s\ndata_dir: '%s'\n%s\nlog: {format: json}\nhttp: {listen: '127.0.0.1:0', pprof: %t}\ndatabases:\n",
+		filepath.Base(dir), dir, strings.Join(settings, "\n"), l.pprof)
 	for i, file := range files {
 		fmt.Fprintf(&text, "  - {name: %s, path: '%s'}\n", databaseName(i), file)
 	}

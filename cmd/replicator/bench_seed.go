@@ -74,8 +74,8 @@ func seedFromNothing(ctx context.Context, b *bench, base string, limit float64) 
 	return b.remove(s)
 }
 
-// large starts a primary on a copy of the large database.
-func (b *bench) large(ctx context.Context, base string) (s *setup, began time.Time, err error) {
+// large starts a primary on a copy of the large database, with further settings.
+func (b *bench) large(ctx context.Context, base string, settings ...string) (s *setup, began time.Time, err error) {
 	s = &setup{}
 	if s.dir, err = b.lab.folder(); err != nil {
 		return s, began, err
@@ -85,7 +85,7 @@ func (b *bench) large(ctx context.Context, base string) (s *setup, began time.Ti
 		return s, began, err
 	}
 	began = time.Now()
-	s.primary, err = b.lab.primary(ctx, filepath.Join(s.dir, "primary"), s.sources)
+	s.primary, err = b.lab.primary(ctx, filepath.Join(s.dir, "primary"), s.sources, settings...)
 	return s, began, err
 }
 

@@ -18,8 +18,9 @@ type trial struct {
 	job       writeJob
 	primary   bool // runs; else the program is alone with SQLite
 	replicas  int
-	databases int  // 0 is 1
-	reader    bool // watches the first database of the first replica or, without one, of the source
+	databases int      // 0 is 1
+	settings  []string // further lines of the primary's configuration
+	reader    bool     // watches the first database of the first replica or, without one, of the source
 }
 
 // An outcome is what a trial measured.
@@ -74,7 +75,7 @@ func (b *bench) prepare(ctx context.Context, base string, t trial) (s *setup, er
 	if !t.primary {
 		return s, nil
 	}
-	if s.primary, err = b.lab.primary(ctx, filepath.Join(s.dir, "primary"), s.sources); err != nil {
+	if s.primary, err = b.lab.primary(ctx, filepath.Join(s.dir, "primary"), s.sources, t.settings...); err != nil {
 		return s, err
 	}
 	if err := s.primary.until(ctx, streaming); err != nil { // replicas of a database that failed would wait in vain

@@ -36,6 +36,7 @@ type writeJob struct {
 	transactions int
 	synchronous  string // NORMAL or FULL
 	checkpoint   int    // frames of the SQLite WAL; 0 is SQLite's default, 1000
+	words        int    // bytes of a row's text, made of words; 0 is benchBody of any letters
 }
 
 // A writeResult is what a program wrote.
@@ -51,7 +52,8 @@ func (r writeResult) perSecond() float64 { return float64(r.Transactions) / r.Se
 func (j writeJob) args(files []string) []string {
 	return append([]string{"bench-writer", "--rows", strconv.Itoa(j.rows), "--rate", strconv.Itoa(j.rate),
 		"--window", j.window.String(), "--transactions", strconv.Itoa(j.transactions),
-		"--synchronous", j.synchronous, "--checkpoint", strconv.Itoa(j.checkpoint)}, files...)
+		"--synchronous", j.synchronous, "--checkpoint", strconv.Itoa(j.checkpoint),
+		"--words", strconv.Itoa(j.words)}, files...)
 }
 
 func newBenchWriter(e *environment) *cobra.Command {
@@ -78,6 +80,7 @@ func newBenchWriter(e *environment) *cobra.Command {
 	f.IntVar(&j.transactions, "transactions", 0, "how many")
 	f.StringVar(&j.synchronous, "synchronous", "NORMAL", "or FULL")
 	f.IntVar(&j.checkpoint, "checkpoint", 0, "PRAGMA wal_autocheckpoint")
+	f.IntVar(&j.words, "words", 0, "bytes of text, of words, in a row")
 	return cmd
 }
 
@@ -125,7 +128,7 @@ func (j writeJob) write(ctx context.Context, c *sqlite.Conn) (took []time.Durati
 			return nil, err
 		}
 	}
-	body := make([]byte, benchBody)
+	body := newBody(j.words)
 	for began := time.Now(); ctx.Err() == nil; {
 		if j.transactions > 0 && len(took) == j.transactions || j.window > 0 && time.Since(began) >= j.window {
 			break
@@ -145,15 +148,15 @@ func (j writeJob) write(ctx context.Context, c *sqlite.Conn) (took []time.Durati
 
 // transaction stamps its rows with the time before they are committed: a lag
 // that is counted from there holds the commit itself.
-func (j writeJob) transaction(c *sqlite.Conn, body []byte) error {
+func (j writeJob) transaction(c *sqlite.Conn, body *benchText) error {
 	if err := c.BeginImmediate(); err != nil {
 		return err
 	}
 	var err error
 	for range j.rows {
-		fillText(body)
+		body.fill()
 		k := fmt.Sprintf("%016x", rand.Uint64())
-		if err = c.Exec("INSERT INTO t (k, at, body) VALUES (?, ?, ?)", k, time.Now().UnixNano(), string(body)); err != nil {
+		if err = c.Exec("INSERT INTO t (k, at, body) VALUES (?, ?, ?)", k, time.Now().UnixNano(), string(body.text)); err != nil {
 			break
 		}
 	}
@@ -161,17 +164,6 @@ func (j writeJob) transaction(c *sqlite.Conn, body []byte) error {
 		err = c.Commit()
 	}
 	return errors.Join(err, c.Rollback())
-}
-
-// fillText makes text that compresses like text: six bits a byte.
-func fillText(b []byte) {
-	const letters = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ.0123456789"
-	for i := 0; i < len(b); {
-		for r, n := rand.Uint64(), 0; n < 10 && i < len(b); n, i = n+1, i+1 {
-			b[i] = letters[r%64]
-			r /= 64
-		}
-	}
 }
 
 // makeDatabase makes a database with rows rows and no SQLite WAL left.
@@ -184,7 +176,7 @@ func makeDatabase(path string, rows int) (err error) {
 	if err := c.Exec("PRAGMA journal_mode = WAL; " + benchTable); err != nil {
 		return err
 	}
-	body := make([]byte, benchBody)
+	body := newBody(0)
 	job := writeJob{rows: 1}
 	const batch = 20_000
 	for done := 0; done < rows; done += job.rows {
