@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	code := m.Run()
-	if err := built.remove(); err != nil {
+	if err := errors.Join(built.remove(), builtShifted.remove()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(code)
@@ -93,6 +94,13 @@ type process struct {
 
 	once  sync.Once
 	ended error
+}
+
+func (p *process) signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatalf("%s: %v: %v\n%s", p.name, s, err, p.stderr)
+	}
 }
 
 // spawn starts the test binary in a role.

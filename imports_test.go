@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"primary":             {"cdc", "internal/clock", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot", "wal"},
 	"replica":             {"cdc", "internal/clock", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot"},
 	"web":                 {"cdc"},
-	"cmd/replicator":      {"cdc", "internal/config", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "primary", "replica", "snapshot", "stream", "wal", "web"},
+	"cmd/replicator":      {"cdc", "internal/clock", "internal/config", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "primary", "replica", "snapshot", "stream", "wal", "web"},
 	".":                   {},
 }
 

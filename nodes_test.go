@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +29,8 @@ const tags = "sqlite_fts5 sqlite_math_functions sqlite_stat4"
 
 // A builder compiles the program once for all tests.
 type builder struct {
+	shifted bool // with the clock of testdata/shiftedclock
+
 	once sync.Once
 	dir  string
 	err  error
@@ -38,7 +41,15 @@ func (b *builder) program() (string, error) {
 		if b.dir, b.err = os.MkdirTemp("", "replicator-test-"); b.err != nil {
 			return
 		}
-		out, err := exec.Command("go", "build", "-tags", tags, "-o", b.dir, "./cmd/replicator").CombinedOutput()
+		args := []string{"build", "-tags", tags, "-o", b.dir}
+		if b.shifted {
+			overlay := filepath.Join(b.dir, "overlay.json")
+			if b.err = replaceClock(overlay); b.err != nil {
+				return
+			}
+			args = append(args, "-overlay", overlay)
+		}
+		out, err := exec.Command("go", append(args, "./cmd/replicator")...).CombinedOutput()
 		if err != nil {
 			b.err = fmt.Errorf("go build: %w\n%s", err, out)
 		}
@@ -46,14 +57,35 @@ func (b *builder) program() (string, error) {
 	return filepath.Join(b.dir, "replicator"), b.err
 }
 
+// replaceClock writes an overlay for go build.
+func replaceClock(overlay string) error {
+	wd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(map[string]any{"Replace": map[string]string{
+		filepath.Join(wd, "internal/clock/clock.go"): filepath.Join(wd, "testdata/shiftedclock/clock.go"),
+	}})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(overlay, text, 0o600)
+}
+
 // remove removes what was built, if anything was.
 func (b *builder) remove() error { return os.RemoveAll(b.dir) }
 
-// built is shared by all tests of this process; TestMain removes it.
-var built builder
+// Both are shared by all tests of this process; TestMain removes them.
+var (
+	built        builder
+	builtShifted = builder{shifted: true}
+)
 
 // program is the path of the real thing.
-func program(t *testing.T) string {
+func program(t *testing.T) string { t.Helper(); return from(t, &built) }
+
+// from is the path of what b builds.
+func from(t *testing.T, b *builder) string {
 	t.Helper()
 	// go test notes which files a test looks at, but not what a child reads:
 	// without this a cached result would outlive a change of the program.
@@ -62,7 +94,7 @@ func program(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	path, err := built.program()
+	path, err := b.program()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,6 +148,7 @@ type node struct {
 	config string // file
 	listen string // of its HTTP server
 	paths  map[string]string
+	clock  string   // file that says by how much its clock is off; "" for the system's
 	p      *process // nil while it does not run
 }
 
@@ -142,7 +175,12 @@ func newNode(t *testing.T, role, name, dir, nats string, databases ...database) 
 
 func (n *node) start() {
 	n.t.Helper()
-	n.p = start(n.t, n.name, exec.Command(program(n.t), n.role, "--config", n.config))
+	cmd := exec.Command(program(n.t), n.role, "--config", n.config)
+	if n.clock != "" {
+		cmd = exec.Command(from(n.t, &builtShifted), n.role, "--config", n.config)
+		cmd.Env = append(os.Environ(), "SHIFTED_CLOCK="+n.clock)
+	}
+	n.p = start(n.t, n.name, cmd)
 	n.t.Cleanup(func() {
 		if n.t.Failed() {
 			n.t.Logf("%s:\n%s", n.name, n.p.stderr)
@@ -171,8 +209,14 @@ func (n *node) crash() {
 
 func (n *node) signal(s syscall.Signal) {
 	n.t.Helper()
-	if err := n.p.cmd.Process.Signal(s); err != nil {
-		n.t.Fatalf("%s: %v: %v\n%s", n.name, s, err, n.p.stderr)
+	n.p.signal(s)
+}
+
+// setClock puts the clock of the node's machine off by d.
+func (n *node) setClock(d time.Duration) {
+	n.t.Helper()
+	if err := os.WriteFile(n.clock, strconv.AppendInt(nil, int64(d), 10), 0o600); err != nil {
+		n.t.Fatal(err)
 	}
 }
 

@@ -57,7 +57,7 @@ type soak struct {
 
 	natsListen, natsStore string
 	server                *process // nil: embedded
-	disk                  *disk    // of the primary's data_dir; nil where none can be mounted
+	disk, remote          *disk    // of the primary's data_dir, and of the first replica; nil where none can be mounted
 }
 
 func newSoak(t *testing.T) *soak {
@@ -66,12 +66,18 @@ func newSoak(t *testing.T) *soak {
 	if d, err := mountDisk(t, filepath.Join(s.dir, s.primary.name), 384<<20); err == nil {
 		s.disk = d
 	}
+	if d, err := mountDisk(t, filepath.Join(s.dir, "replica-1"), 384<<20); err == nil {
+		s.remote = d
+	}
 	if *soakSeed%2 == 0 {
 		s.natsListen, s.natsStore = address(t), filepath.Join(s.dir, "nats")
 		s.nats = "  url: nats://" + s.natsListen + "\n"
 		s.primary = newNode(t, "primary", "primary-1", s.dir, s.nats, database{"app", s.source})
-		s.replica = s.another(t, "replica-1")
 		s.server = startNATS(t, s.natsListen, s.natsStore)
+	}
+	s.replica = newNode(t, "replica", "replica-1", s.dir, s.nats, database{"app", filepath.Join(s.dir, "replica-1", "app.db")})
+	for _, n := range []*node{s.primary, s.replica} {
+		n.clock = filepath.Join(s.dir, n.name+".clock")
 	}
 	s.load = newLoad(t, s.source, *soakSeed)
 	return s
@@ -80,7 +86,7 @@ func newSoak(t *testing.T) *soak {
 // events are those that can happen here.
 func (s *soak) events() (all []soakEvent) {
 	for _, e := range soakEvents {
-		if (!e.external || s.server != nil) && (!e.disk || s.disk != nil) {
+		if (!e.external || s.server != nil) && (!e.disk || s.disk != nil && s.remote != nil) {
 			all = append(all, e)
 		}
 	}
@@ -184,13 +190,39 @@ var soakEvents = []soakEvent{
 	}},
 	{name: "disk full", disk: true, do: func(s *soak, _ int) {
 		s.disk.fill()
-		s.full()
+		s.full(s.primary)
 		s.disk.free()
+		s.progress()
+	}},
+	{name: "disk of a replica full", disk: true, do: func(s *soak, _ int) {
+		s.remote.fill()
+		s.full(s.replica)
+		s.remote.free()
+		s.progress()
+	}},
+	{name: "disk of a replica full, and the replica killed", disk: true, do: func(s *soak, _ int) {
+		s.remote.fill()
+		s.full(s.replica)
+		s.replica.crash()
+		s.remote.free()
+		s.replica.start()
+		s.progress()
+	}},
+	{name: "clock set", do: func(s *soak, n int) {
+		const day = 24 * time.Hour
+		by := []time.Duration{0, time.Hour, -time.Hour, day, -day, 400 * day, -400 * day}
+		[]*node{s.primary, s.replica}[n%2].setClock(by[n/2%len(by)])
+		s.progress()
+	}},
+	{name: "NATS frozen", external: true, do: func(s *soak, _ int) {
+		s.server.signal(syscall.SIGSTOP)
+		s.primary.reaches("app", "offline", "")
+		s.server.signal(syscall.SIGCONT)
 		s.progress()
 	}},
 	{name: "disk full and primary killed", disk: true, do: func(s *soak, _ int) {
 		s.disk.fill()
-		s.full()
+		s.full(s.primary)
 		s.primary.crash()
 		s.disk.free()
 		s.primary.start()
@@ -219,20 +251,20 @@ func (s *soak) startNATS() {
 	s.server = startNATS(s.t, s.natsListen, s.natsStore)
 }
 
-// full waits until the primary says that its disk is full, which takes a write that
-// does not fit.
-func (s *soak) full() {
+// full waits until a node says that its disk is full, which takes a write that does
+// not fit.
+func (s *soak) full(n *node) {
 	s.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for giveUp := time.After(patience); ; {
-		if s.primary.database("app").State == "disk_full" {
+		if n.database("app").State == "disk_full" {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-giveUp:
-			s.t.Fatalf("the primary does not say that its disk is full; %s", s.hint)
+			s.t.Fatalf("%s does not say that its disk is full; %s", n.name, s.hint)
 		}
 	}
 }

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sqlite-replicator/replicator/internal/clock"
 )
 
 // An environment is what a command sees of the world.
@@ -56,7 +58,7 @@ func main() {
 	}
 	e := &environment{
 		stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), wd: wd,
-		terminal: isTerminal(os.Stdout), watched: isTerminal(os.Stderr), clock: time.Now,
+		terminal: isTerminal(os.Stdout), watched: isTerminal(os.Stderr), clock: clock.System{}.Now,
 		memoryLimit: debug.SetMemoryLimit,
 	}
 	os.Exit(execute(ctx, e, os.Args[1:]))
