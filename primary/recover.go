@@ -233,16 +233,25 @@ func (r *recovery) disown(ctx context.Context, l *loss) error {
 	return err
 }
 
-// hash is the chain hash at a boundary record of the stream, which covers the
-// parts before it; zero at what is no boundary or not there any more.
+// hash is the chain hash at a boundary record of the stream, zero at what is no
+// boundary or not there any more.
 func (r *recovery) hash(ctx context.Context, at cdc.LSN) (cdc.Hash, error) {
+	return hashAt(at, func(lsn cdc.LSN) ([]byte, error) { return r.stream.Get(ctx, lsn) })
+}
+
+// hashAt is the chain hash at a boundary record, which covers the parts before it;
+// zero at what is no record of ours, no boundary, or, by fs.ErrNotExist, not there.
+func hashAt(at cdc.LSN, get func(cdc.LSN) ([]byte, error)) (cdc.Hash, error) {
 	first := at
 	for first > 1 {
-		rec, err := r.record(ctx, first-1)
+		b, err := get(first - 1)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
 		if err != nil {
 			return cdc.Hash{}, err
 		}
-		if rec == nil || rec.Boundary != nil {
+		if h, err := cdc.ParseHead(b); err != nil || h.Kind.Boundary() {
 			break
 		}
 		first--
@@ -250,7 +259,7 @@ func (r *recovery) hash(ctx context.Context, at cdc.LSN) (cdc.Hash, error) {
 	var c cdc.Chain
 	var hash cdc.Hash
 	for lsn := first; lsn <= at; lsn++ {
-		b, err := r.stream.Get(ctx, lsn)
+		b, err := get(lsn)
 		if errors.Is(err, fs.ErrNotExist) {
 			return cdc.Hash{}, nil
 		}
@@ -261,9 +270,46 @@ func (r *recovery) hash(ctx context.Context, at cdc.LSN) (cdc.Hash, error) {
 		if err != nil {
 			return cdc.Hash{}, err
 		}
+		if lsn == at && !h.Kind.Boundary() {
+			return cdc.Hash{}, nil
+		}
 		hash = c.Add(b, h.Kind)
 	}
 	return hash, nil
+}
+
+// strangers reports a snapshot of another history at an LSN where a stream without a
+// record ends: whoever emptied it has made one there, and nothing else is left to tell
+// whose it is. Below the change log only lineage and epoch can be compared.
+func (r *recovery) strangers(ctx context.Context, log *wal.Log, at cdc.LSN) (bool, error) {
+	list, err := snapshot.List(ctx, r.snapshots)
+	if err != nil && list == nil {
+		return false, err
+	}
+	ours := log.Tail().Position
+	for _, m := range list {
+		p := m.Position
+		if p.LSN != at {
+			continue
+		}
+		if at < log.First() {
+			if p.Lineage != ours.Lineage || p.Epoch > ours.Epoch {
+				return true, nil
+			}
+			continue
+		}
+		hash, err := hashAt(at, func(lsn cdc.LSN) ([]byte, error) {
+			b, err := log.Record(lsn)
+			if errors.Is(err, wal.ErrTrimmed) {
+				err = fs.ErrNotExist
+			}
+			return b, err
+		})
+		if err != nil || hash != p.Hash {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // openLog opens the change log and takes back what only the stream still has of

@@ -199,8 +199,8 @@ func (s *shipper) reconcile(ctx context.Context) (cdc.LSN, error) {
 		return 0, s.foreign(ctx, state, fmt.Sprintf("the change log here ends at %d", s.log.Last()))
 	case state.Last < first:
 		return s.forward(ctx, state, first)
-	case state.Messages == 0: // purged by us: nothing foreign was ever above our log
-		return state.Last, nil
+	case state.Messages == 0:
+		return state.Last, s.emptied(ctx, state)
 	}
 	return state.Last, s.same(ctx, state)
 }
@@ -224,12 +224,29 @@ func (s *shipper) same(ctx context.Context, state StreamState) error {
 	return nil
 }
 
+// emptied checks that a stream without a record was emptied by us, or by an operator,
+// and not by another primary whose transaction did not fit.
+func (s *shipper) emptied(ctx context.Context, state StreamState) error {
+	if s.recovery == nil || state.Last == 0 {
+		return nil
+	}
+	strange, err := s.recovery.strangers(ctx, s.log, state.Last)
+	if err != nil || !strange {
+		return err
+	}
+	return s.foreign(ctx, state, "the snapshot there is not of the history in the change log here")
+}
+
 // forward handles a stream that ends before the change log begins: what lies
 // between is gone, so the stream goes on with the first record that is left,
 // and replicas take up a snapshot. Nothing can be compared byte by byte; a
 // record of another history, or of a later epoch, is foreign.
 func (s *shipper) forward(ctx context.Context, state StreamState, first cdc.LSN) (cdc.LSN, error) {
-	if state.Messages > 0 {
+	if state.Messages == 0 {
+		if err := s.emptied(ctx, state); err != nil {
+			return 0, err
+		}
+	} else {
 		theirs, err := s.lastBoundary(ctx, state)
 		if err != nil {
 			return 0, err

@@ -1,0 +1,97 @@
+package primary
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+)
+
+// TestEmptiedStreamOfAnotherPrimary: a transaction that is larger than the stream leaves
+// it empty, with a snapshot where it ends. A primary that was away, and whose change log
+// has other records there, finds nothing to compare with but that snapshot.
+func TestEmptiedStreamOfAnotherPrimary(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		trimmed bool // the change log of the one that was away begins above the stream's end
+		fork    bool // the heir has written something
+	}{{"fork", false, true}, {"fork below the change log", true, true}, {"no fork", false, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t, oneTable)
+			b.start()
+			b.awaitSnapshot(b.sync().LSN)
+			b.end()
+			heir := newBench(t, oneTable)
+			heir.stream, heir.store = b.stream, b.store
+			heir.edit = func(o *Options) { o.Node = "heir" }
+			noError(t, os.CopyFS(heir.dir, os.DirFS(b.dir)))
+
+			b.stream.set(func(s *fakeStream) { s.down = fakeCondition("unavailable") })
+			if c.trimmed {
+				b.edit = func(o *Options) { o.ChangeLog.MaxBytes, o.ChangeLog.SegmentBytes = 1<<20, 64<<10 }
+			}
+			b.start()
+			for n := 0; n < 40 || c.trimmed && b.p.Status().ChangeLog.First < 20; n++ { // captured, and heard by nobody
+				b.exec("INSERT INTO t(v) VALUES(randomblob(100000))")
+				_, err := b.p.reach(b.ctx)
+				noError(t, err)
+			}
+			last := b.p.Status().LSN.Durable
+			b.end()
+			b.stream.set(func(s *fakeStream) { s.down, s.limit = nil, 256<<10 })
+
+			at := b.stream.last
+			if c.fork {
+				for range 2 { // terms: below a change log nothing but the later epoch tells
+					if heir.stop != nil {
+						heir.end()
+					}
+					heir.start()
+					heir.sync()
+				}
+				heir.exec("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<3000) INSERT INTO t(v) SELECT randomblob(700) FROM n")
+				at = heir.sync().LSN
+				heir.end()
+			} else {
+				noError(t, b.stream.PurgeThrough(b.ctx, at))
+			}
+			state, err := b.stream.State(b.ctx)
+			noError(t, err)
+			if state.Messages != 0 || state.Last != at || last <= at {
+				t.Fatalf("the stream holds %+v, the heir is at %d, the change log of the other ends at %d: nothing is tested", state, at, last)
+			}
+			b.stream.set(func(s *fakeStream) { s.limit = 0 })
+			b.start()
+			if !c.fork {
+				if got := b.sync(); b.stream.last != got.LSN {
+					t.Errorf("synced %v, the stream ends at %d", got, b.stream.last)
+				}
+				return
+			}
+			if err := b.await(); !errors.Is(err, ErrFenced) {
+				t.Errorf("Run returned %v", err)
+			}
+			if after, err := b.stream.State(b.ctx); err != nil || after.Last != at {
+				t.Errorf("the stream went on from %d to %d, %v", at, after.Last, err)
+			}
+		})
+	}
+}
+
+// TestStreamOfALaterEpochBelowTheChangeLog: what lies below the change log cannot be
+// compared byte by byte, but a later epoch was begun by somebody else.
+func TestStreamOfALaterEpochBelowTheChangeLog(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.start()
+	b.sync()
+	b.end()
+	log := openLog(t, b)
+	tail := log.Tail()
+	e := cdc.NewEncoder(tail, 100, cdc.ID{7}, func(rec []byte, h cdc.Head, _ *cdc.Boundary) error { return b.stream.add(rec, h.LSN) })
+	noError(t, e.Epoch(cdc.Boundary{}))
+	s := &shipper{stream: b.stream, log: trimmedLog(t, log), logger: b.options().Logger}
+	if _, err := s.reconcile(b.ctx); !errors.Is(err, ErrFenced) {
+		t.Errorf("a stream of epoch 100, our change log is at %v: %v", log.Tail().Position, err)
+	}
+}
