@@ -46,23 +46,32 @@ func toldBy(t *testing.T, log *wal.Log) told {
 		if rec.Kind == cdc.Break {
 			x.broken = lsn
 		}
+		change := changesOf(open)
 		noError(t, d.Decode(rec, func(c *cdc.Change) error {
-			switch c.Op {
-			case cdc.OpEnd:
+			if c.Op == cdc.OpEnd {
 				x.rows = maps.Clone(open)
-			case cdc.OpDelete:
-				delete(open, c.Rowid)
-			case cdc.OpInsert, cdc.OpUpdate:
-				values, err := sqlitefile.Record(nil, c.New)
-				if err != nil {
-					return err
-				}
-				open[c.Rowid] = string(values[1].Bytes)
 			}
-			return nil
+			return change(c)
 		}))
 	}
 	return x
+}
+
+// changesOf makes changes of a table with one column besides its rowid in rows.
+func changesOf(rows map[int64]string) func(*cdc.Change) error {
+	return func(c *cdc.Change) error {
+		switch c.Op {
+		case cdc.OpDelete:
+			delete(rows, c.Rowid)
+		case cdc.OpInsert, cdc.OpUpdate:
+			values, err := sqlitefile.Record(nil, c.New)
+			if err != nil {
+				return err
+			}
+			rows[c.Rowid] = string(values[1].Bytes)
+		}
+		return nil
+	}
 }
 
 // rowsOf are those that SQLite reads.

@@ -48,6 +48,7 @@ type ChangeLogOptions struct {
 	RetainFor    time.Duration // records stay at least this long after they were acknowledged
 	NoSync       bool          // a power failure may take the last records: see wal.Options
 	Packer       *cdc.Packer   // of records; many pipelines may share one
+	FS           durable.FS    // of the change log; nil: the operating system's
 }
 
 // A Pipeline captures one database and ships it. Its methods may be called

@@ -317,7 +317,7 @@ func (r *recovery) strangers(ctx context.Context, log *wal.Log, at cdc.LSN) (boo
 // changes do not wait for NATS.
 func (p *Pipeline) openLog(ctx context.Context) (log *wal.Log, err error) {
 	dir := filepath.Join(p.o.Dir, "log")
-	o := wal.Options{SegmentBytes: p.o.ChangeLog.SegmentBytes, NoSync: p.o.ChangeLog.NoSync, Logger: p.o.Logger}
+	o := wal.Options{FS: p.o.ChangeLog.FS, SegmentBytes: p.o.ChangeLog.SegmentBytes, NoSync: p.o.ChangeLog.NoSync, Logger: p.o.Logger}
 	if log, err = wal.Open(dir, o); err != nil {
 		return nil, fmt.Errorf("%w: %w", errLog, err)
 	}

@@ -1,0 +1,140 @@
+package primary
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/durable"
+	"github.com/sqlite-replicator/replicator/wal"
+)
+
+// A witness stands before a stream and sees to it that a power failure just now would
+// leave each record that is published in the change log.
+type witness struct {
+	*fakeStream
+	t     *testing.T
+	dir   string
+	fs    *durable.Mem
+	count int
+}
+
+func (w *witness) Publish(ctx context.Context, after cdc.LSN, next func(context.Context) ([]byte, cdc.LSN, error), acked func(cdc.LSN)) error {
+	return w.fakeStream.Publish(ctx, after, func(ctx context.Context) ([]byte, cdc.LSN, error) {
+		rec, lsn, err := next(ctx)
+		if err == nil {
+			w.count++
+			w.proves(rec, lsn)
+		}
+		return rec, lsn, err
+	}, acked)
+}
+
+func (w *witness) proves(rec []byte, lsn cdc.LSN) {
+	log, err := wal.Open(filepath.Join(w.dir, "log"), wal.Options{FS: w.fs.Crash(nil)})
+	if err != nil {
+		w.t.Errorf("record %d is published, and after a power failure: %v", lsn, err)
+		return
+	}
+	defer func() { _ = log.Close() }() // of an image
+	if got, err := log.Record(lsn); err != nil || !bytes.Equal(got, rec) {
+		w.t.Errorf("record %d is published, and a power failure would take it: %v", lsn, err)
+	}
+}
+
+// rows is what a replica of the stream would hold.
+func (w *witness) rows() map[int64]string {
+	recs, err := w.all()
+	noError(w.t, err)
+	rows := map[int64]string{}
+	var d cdc.Decoder
+	for _, r := range recs {
+		noError(w.t, d.Decode(r, changesOf(rows)))
+	}
+	return rows
+}
+
+// TestChangeLogDiskInTrouble: a running primary whose change log's disk fails at a call,
+// or fails although it happened, says so, believes nothing but what another opening
+// reads back, and goes on by itself. Nothing is published that could still be lost.
+func TestChangeLogDiskInTrouble(t *testing.T) {
+	for _, c := range []struct {
+		name, op string
+		fault    durable.Fault
+		state    string
+	}{
+		{"fsync fails", "sync", durable.Fault{Err: syscall.EIO}, StateFailed},
+		{"fsync fails although it happened", "sync", durable.Fault{Err: syscall.EIO, Happened: true}, StateFailed},
+		{"write fails", "write", durable.Fault{Err: syscall.EIO}, StateFailed},
+		{"write fails although it happened", "write", durable.Fault{Err: syscall.EIO, Happened: true}, StateFailed},
+		{"no space after a short write", "write", durable.Fault{Err: syscall.ENOSPC, Wrote: 77}, StateDiskFull},
+		{"no space for a segment", "open", durable.Fault{Err: syscall.ENOSPC}, StateDiskFull},
+		{"a segment's entry is not synced", "syncdir", durable.Fault{Err: syscall.EIO}, StateFailed},
+		{"a segment's entry is synced and an error given", "syncdir", durable.Fault{Err: syscall.EIO, Happened: true}, StateFailed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT)")
+			fs := durable.NewMem()
+			w := &witness{fakeStream: b.stream, t: t, dir: b.dir, fs: fs}
+			b.edit = func(o *Options) {
+				o.Stream, o.ChangeLog.FS, o.ChangeLog.SegmentBytes = w, fs, 4<<10
+			}
+			b.start()
+			b.awaitSnapshot(b.sync().LSN)
+			write := func() { b.exec("INSERT INTO t(v) VALUES(hex(randomblob(500)))") }
+			write()
+			before := b.sync()
+
+			var once sync.Once
+			said := make(chan Status, 1)
+			struck := make(chan struct{})
+			fs.Inject(func(call durable.Call) (f durable.Fault) {
+				if call.Op == c.op {
+					once.Do(func() { f = c.fault; close(struck) })
+				}
+				return f
+			})
+			go func() { // until the next opening it is the state
+				<-struck
+				for b.ctx.Err() == nil {
+					if s := b.p.Status(); s.State == c.state {
+						said <- s
+						return
+					}
+				}
+			}()
+			for waiting := true; waiting; {
+				select {
+				case s := <-said:
+					waiting = false
+					if !strings.Contains(s.Error, c.fault.Err.Error()) {
+						t.Errorf("it says %q", s.Error)
+					}
+				case <-b.ctx.Done():
+					t.Fatalf("it does not say that it is %s: %+v", c.state, b.p.Status())
+				default:
+					write()
+				}
+			}
+			fs.Inject(nil)
+			write()
+			at := b.sync()
+			if s := b.p.Status(); s.State != StateStreaming || s.Error != "" {
+				t.Errorf("healed: %+v", s)
+			}
+			if got, want := w.rows(), rowsOf(t, b.app); !maps.Equal(got, want) {
+				t.Errorf("%d rows published, %d in the database", len(got), len(want))
+			}
+			if at.Epoch == before.Epoch || w.count < 5 {
+				t.Errorf("epoch %d after %d, %d records published: nothing was tested", at.Epoch, before.Epoch, w.count)
+			}
+		})
+	}
+}
