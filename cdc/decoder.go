@@ -17,10 +17,18 @@ var errShort = errors.New("short")
 // every record from a boundary on, in order; it checks neither LSN nor chain,
 // that is [Verifier]'s part. Not safe for concurrent use.
 type Decoder struct {
-	tables  []*Table
-	pending []byte // an operation, with its length, that the next record continues
-	inside  bool   // between the first operation of a transaction and its end
+	tables  []*Table          // of the transaction in hand
+	known   map[string]*Table // what declarations meant, by their bytes
+	pending []byte            // an operation, with its length, that the next record continues
+	inside  bool              // between the first operation of a transaction and its end
 }
+
+// What a decoder remembers of declarations: most transactions name tables that earlier
+// ones have named.
+const (
+	maxKnown      = 1024
+	maxKnownBytes = 1 << 10 // of one
+)
 
 // Reset forgets an unfinished transaction.
 func (d *Decoder) Reset() { *d = Decoder{} }
@@ -30,7 +38,9 @@ func (d *Decoder) Inside() bool { return d.inside }
 
 // Decode calls visit with every operation that ends in rec, OpEnd included.
 // An epoch or break record resets the decoder and has no operations: the
-// caller rolls back what it holds of an unfinished transaction.
+// caller rolls back what it holds of an unfinished transaction. A change is valid
+// until visit returns; its Table may be kept, and is the same for as long as its
+// declaration is, across transactions, too.
 func (d *Decoder) Decode(rec Record, visit func(*Change) error) error {
 	if rec.Kind == EpochStart || rec.Kind == Break {
 		d.Reset()
@@ -39,7 +49,8 @@ func (d *Decoder) Decode(rec Record, visit func(*Change) error) error {
 	if rec.Continued != (len(d.pending) > 0) {
 		return fmt.Errorf("%w: record %d continues an operation: %t, one is open: %t", ErrCorrupt, rec.LSN, rec.Continued, len(d.pending) > 0)
 	}
-	body, err := d.finish(rec.Body, visit)
+	var c Change // one for all operations of the record
+	body, err := d.finish(rec.Body, &c, visit)
 	if err != nil {
 		return fmt.Errorf("record %d: %w", rec.LSN, err)
 	}
@@ -52,7 +63,7 @@ func (d *Decoder) Decode(rec Record, visit func(*Change) error) error {
 		if err != nil {
 			return fmt.Errorf("record %d: %w", rec.LSN, err)
 		}
-		if err := d.visit(op, visit); err != nil {
+		if err := d.visit(op, &c, visit); err != nil {
 			return fmt.Errorf("record %d: %w", rec.LSN, err)
 		}
 		body = rest
@@ -64,7 +75,7 @@ func (d *Decoder) Decode(rec Record, visit func(*Change) error) error {
 }
 
 // finish completes the pending operation from the front of body.
-func (d *Decoder) finish(body []byte, visit func(*Change) error) ([]byte, error) {
+func (d *Decoder) finish(body []byte, c *Change, visit func(*Change) error) ([]byte, error) {
 	if len(d.pending) == 0 {
 		return body, nil
 	}
@@ -79,7 +90,7 @@ func (d *Decoder) finish(body []byte, visit func(*Change) error) ([]byte, error)
 		return nil, nil
 	}
 	d.keep(body[:missing], size)
-	err := d.visit(d.pending[used:], visit)
+	err := d.visit(d.pending[used:], c, visit)
 	d.pending = nil
 	return body[missing:], err
 }
@@ -98,22 +109,56 @@ func (d *Decoder) keep(b []byte, size int) {
 	d.pending = append(d.pending, b...)
 }
 
-func (d *Decoder) visit(op []byte, visit func(*Change) error) error {
-	var c Change
-	if err := parseOp(op, d.tables, &c); err != nil {
+func (d *Decoder) visit(op []byte, c *Change, visit func(*Change) error) error {
+	var err error
+	if Op(op[0]) == OpTable {
+		err = d.declare(op, c)
+	} else {
+		err = parseOp(op, d.tables, c)
+	}
+	if err != nil {
 		return err
 	}
-	switch c.Op {
-	case OpTable:
-		if len(d.tables) >= MaxTables {
-			return fmt.Errorf("%w: a transaction declares more than %d tables", ErrCorrupt, MaxTables)
-		}
-		d.tables = append(d.tables, c.Table)
-	case OpEnd:
-		d.tables = nil
+	if c.Op == OpEnd {
+		d.forgetTables()
 	}
 	d.inside = c.Op != OpEnd
-	return visit(&c)
+	return visit(c)
+}
+
+// declare adds a table to the transaction in hand.
+func (d *Decoder) declare(op []byte, c *Change) error {
+	if len(d.tables) >= MaxTables {
+		return fmt.Errorf("%w: a transaction declares more than %d tables", ErrCorrupt, MaxTables)
+	}
+	*c = Change{Op: OpTable, Table: d.known[string(op)]}
+	if c.Table == nil {
+		if err := parseOp(op, nil, c); err != nil {
+			return err
+		}
+		d.remember(op, c.Table)
+	}
+	d.tables = append(d.tables, c.Table)
+	return nil
+}
+
+func (d *Decoder) remember(op []byte, t *Table) {
+	if len(op) > maxKnownBytes {
+		return
+	}
+	if d.known == nil || len(d.known) >= maxKnown {
+		d.known = make(map[string]*Table)
+	}
+	d.known[string(op)] = t
+}
+
+// forgetTables ends the transaction. What it named stays only while that is little.
+func (d *Decoder) forgetTables() {
+	if len(d.tables) > maxKnown {
+		d.tables = nil
+	}
+	clear(d.tables)
+	d.tables = d.tables[:0]
 }
 
 func splitOp(b []byte) (op, rest []byte, err error) {

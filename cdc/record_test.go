@@ -251,3 +251,35 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// A transaction of one row must cost next to nothing beside the row: a replica that
+// catches up reads hundreds of them in each record.
+func TestDecodeAllocations(t *testing.T) {
+	const transactions = 200
+	var rec Record
+	e := NewEncoder(Tail{Next: 1}, 1, ID{}, func(b []byte, _ Head, _ *Boundary) (err error) {
+		rec, err = Decode(bytes.Clone(b))
+		return err
+	})
+	table := &Table{Name: "t"}
+	for i := range int64(transactions) {
+		must(t, e.Op(AppendOp(nil, &Change{Op: OpTable, Table: table}, 0)))
+		must(t, e.Op(AppendOp(nil, &Change{Op: OpInsert, Table: table, Rowid: i, New: []byte("row")}, 0)))
+		must(t, e.End(Boundary{}, false))
+	}
+	must(t, e.Flush())
+	var d Decoder
+	rows := 0
+	allocated := testing.AllocsPerRun(10, func() {
+		rows = 0
+		must(t, d.Decode(rec, func(c *Change) error {
+			if c.Op == OpInsert && *c.Table == *table && c.Rowid == int64(rows) {
+				rows++
+			}
+			return nil
+		}))
+	})
+	if rows != transactions || allocated > 5 {
+		t.Errorf("%d transactions of %d, %.0f allocations, want at most 5", rows, transactions, allocated)
+	}
+}
