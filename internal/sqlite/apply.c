@@ -46,7 +46,7 @@ void rq_target_bind(rq_target *t, int field, int makes) {
 static size_t set_bytes(const rq_target *t) { return (size_t)t->words * sizeof(uint64_t); }
 
 int rq_target_add(rq_target *t, sqlite3_stmt *stmt) {
-  int want = t->kind == RQ_INSERT ? t->key == 0 : t->key ? t->key : 1;
+  int want = t->kind == RQ_SELECT_RUN ? 2 : t->kind == RQ_INSERT ? t->key == 0 : t->key ? t->key : 1;
   for (int i = 0; i < t->words; i++) want += __builtin_popcountll(t->bits[i]);
   if (sqlite3_bind_parameter_count(stmt) != want) return 0;
   rq_slot *s = &t->slot[0];
@@ -310,10 +310,54 @@ static int apply_parsed(sqlite3 *db, const rq_change *c, int nold, int nnew, int
   return apply_insert(db, c, nnew, rc);
 }
 
+// joins reports whether a change is the next row of its target's run.
+static int joins(const rq_change *c) {
+  const rq_run *run = &c->target->run;
+  return c->op == RQ_INSERT && run->n > 0 && c->rowid > run->first && (uint64_t)c->rowid - (uint64_t)run->first == (uint64_t)run->n;
+}
+
+// extend_run inserts a row that will be read back together with its neighbours.
+static int extend_run(sqlite3 *db, const rq_change *c, int at, int nnew, int *rc) {
+  rq_target *t = c->target;
+  memset(t->bits, 0, set_bytes(t));
+  if (!find(t, RQ_SELECT_RUN)) return RQ_NEED;
+  int status = apply_insert(db, c, nnew, rc);
+  if (status != RQ_OK) return status;
+  if (t->run.n++ == 0) {
+    t->run.first = c->rowid;
+    t->run.at = at;
+  }
+  return RQ_OK;
+}
+
+// read_run adds the rows of the run to the sum. One walk along the table reads them
+// back in less than half of the time that a search for each takes. Between rowids that
+// follow each other nothing else can lie, so that their number proves each of them.
+static int read_run(rq_target *t, rq_result *r) {
+  rq_run run = t->run;
+  if (run.n == 0) return 1;
+  t->run.n = 0;
+  t->dirty = 1;
+  memset(t->bits, 0, set_bytes(t));
+  sqlite3_stmt *stmt = find(t, RQ_SELECT_RUN); // used by the last insert: still there
+  int n = 0, rc = sqlite3_bind_int64(stmt, 1, run.first);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int64(stmt, 2, run.first + (run.n - 1));
+  while (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    uint64_t h[2] = {0, 0};
+    rc = rq_row_hash(stmt, 0, t->shape, run.first + n++, h);
+    for (int i = 0; i < 2; i++) t->sum[i] += h[i];
+  }
+  sqlite3_reset(stmt);
+  if (rc == SQLITE_DONE && n == run.n) return 1;
+  *r = (rq_result){rc == SQLITE_DONE ? RQ_DIVERGED : RQ_SQL, run.at, rc};
+  return 0;
+}
+
 // apply_summed makes a change between two looks at its row. The sum moves only
 // when the change is made: one that needs a statement starts over.
-static int apply_summed(sqlite3 *db, const rq_change *c, int nold, int nnew, int *rc) {
+static int apply_summed(sqlite3 *db, const rq_change *c, int at, int nold, int nnew, int *rc) {
   rq_target *t = c->target;
+  if (c->op == RQ_INSERT && t->key == 0) return extend_run(db, c, at, nnew, rc);
   uint64_t before[2] = {0, 0}, after[2] = {0, 0};
   memset(t->bits, 0, set_bytes(t));
   sqlite3_stmt *row = find(t, RQ_SELECT);
@@ -327,7 +371,8 @@ static int apply_summed(sqlite3 *db, const rq_change *c, int nold, int nnew, int
   return RQ_OK;
 }
 
-static int apply_one(sqlite3 *db, const rq_change *c, int *rc) {
+// apply_one makes c, the change of the batch at that index.
+static int apply_one(sqlite3 *db, const rq_change *c, int at, int *rc) {
   rq_target *t = c->target;
   int nold = 0, nnew = 0;
   if (c->old && (t->key || c->op == RQ_UPDATE)) {
@@ -339,7 +384,7 @@ static int apply_one(sqlite3 *db, const rq_change *c, int *rc) {
     if (nnew < t->key) return RQ_RECORD;
     if (!all_kept(t, nnew)) return RQ_ALTERED;
   }
-  return t->shape ? apply_summed(db, c, nold, nnew, rc) : apply_parsed(db, c, nold, nnew, rc);
+  return t->shape ? apply_summed(db, c, at, nold, nnew, rc) : apply_parsed(db, c, nold, nnew, rc);
 }
 
 // forget drops every binding that points into the batch.
@@ -354,10 +399,14 @@ static void forget(const rq_change *ch, int n) {
 
 rq_result rq_apply(sqlite3 *db, const rq_change *ch, int n, int from) {
   rq_result r = {RQ_OK, from, SQLITE_OK};
-  for (; r.done < n; r.done++) {
-    r.status = apply_one(db, &ch[r.done], &r.rc);
-    if (r.status != RQ_OK) break;
+  for (int i = 0; from == 0 && i < n; i++) ch[i].target->run.n = 0; // of a batch that failed
+  while (r.status == RQ_OK && r.done < n) {
+    const rq_change *c = &ch[r.done];
+    if (!joins(c) && !read_run(c->target, &r)) break;
+    r.status = apply_one(db, c, r.done, &r.rc);
+    if (r.status == RQ_OK) r.done++;
   }
+  for (int i = 0; r.status == RQ_OK && i < n; i++) read_run(ch[i].target, &r);
   forget(ch, n);
   return r;
 }

@@ -9,7 +9,7 @@
 // of more different column sets than this prepares again.
 #define RQ_SLOTS 64
 
-enum { RQ_DELETE = 1, RQ_UPDATE = 2, RQ_INSERT = 3, RQ_SELECT = 4 };
+enum { RQ_DELETE = 1, RQ_UPDATE = 2, RQ_INSERT = 3, RQ_SELECT = 4, RQ_SELECT_RUN = 5 };
 
 enum {
   RQ_OK = 0,
@@ -36,6 +36,13 @@ typedef struct {
   sqlite3_stmt *stmt;
 } rq_slot;
 
+// A rq_run is rows of one rowid table with rowids that follow each other.
+typedef struct {
+  int64_t first;
+  int n;
+  int at; // of the first row in the batch
+} rq_run;
+
 // A rq_target is a table as the batch loop sees it.
 typedef struct {
   int encoding;
@@ -49,6 +56,7 @@ typedef struct {
   unsigned char *makes; // of each field: RQ_KEEPS or another
   rq_field *old, *new; // the change at hand
   rq_shape *shape;     // of the rows that are summed; 0 = none are
+  rq_run run;          // inserted, and not yet read back
   uint64_t sum[2];     // of the rows written less those that were there before
   int kind;            // the shape that RQ_NEED asks for
   uint64_t *bits;

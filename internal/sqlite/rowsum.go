@@ -67,8 +67,8 @@ func (t *Target) sumWith() error {
 // TakeSum returns by how much the table's row-set hash has changed, new rows less
 // old ones, through Apply since the last call, and starts over. It is zero unless
 // the connection has Options.RowSums. Both are read from the file: the old row
-// before each change, the new row after it. What a rollback undoes is counted all
-// the same: take it and drop it. ResetTargets drops it, too.
+// before each change, the new row after it, before Apply returns. What a rollback
+// undoes is counted all the same: take it and drop it. ResetTargets drops it, too.
 func (t *Target) TakeSum() (sum [2]uint64) {
 	if t.h == nil {
 		return sum
@@ -79,6 +79,14 @@ func (t *Target) TakeSum() (sum [2]uint64) {
 }
 
 // selectSQL reads the row that a change is about.
-func (t *Target) selectSQL() string {
-	return "SELECT " + selectList(t.table.summed()) + " FROM " + t.name() + " NOT INDEXED" + t.where(1)
+func (t *Target) selectSQL() string { return t.selectAll() + t.where(1) }
+
+// selectRunSQL reads the rows from one rowid to another.
+func (t *Target) selectRunSQL() string {
+	rowid := quote(t.table.RowidName)
+	return t.selectAll() + " WHERE " + rowid + " BETWEEN ?1 AND ?2 ORDER BY " + rowid
+}
+
+func (t *Target) selectAll() string {
+	return "SELECT " + selectList(t.table.summed()) + " FROM " + t.name() + " NOT INDEXED"
 }

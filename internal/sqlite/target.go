@@ -110,6 +110,8 @@ func (t *Target) prepare() error {
 		sql = t.updateSQL(fields)
 	case C.RQ_SELECT:
 		sql = t.selectSQL()
+	case C.RQ_SELECT_RUN:
+		sql = t.selectRunSQL()
 	default:
 		sql = t.insertSQL(fields)
 	}
