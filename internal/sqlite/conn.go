@@ -49,6 +49,7 @@ type Conn struct {
 	targets map[*Target]struct{} // live targets, closed with the connection
 	batch   *batch               // made by the first Apply
 	rowSums bool                 // Options.RowSums
+	catalog catalog
 
 	constants *constants // made by the first Missing
 

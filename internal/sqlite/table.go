@@ -67,13 +67,9 @@ type Table struct {
 // and never connects a virtual table.
 func (c *Conn) Table(name string) (Table, error) {
 	t := Table{RowidAlias: -1}
-	found := false
-	err := c.Query("SELECT name, sql FROM main.sqlite_schema WHERE type='table' AND name=?1 COLLATE NOCASE LIMIT 1", []any{name},
-		func(r Row) error {
-			t.Name, t.SQL, found = r.Text(0), r.Text(1), true
-			return nil
-		})
-	if err != nil {
+	var found bool
+	var err error
+	if t.Name, t.SQL, found, err = c.tableRow(name); err != nil {
 		return Table{}, fmt.Errorf("sqlite: table %q: %w", name, err)
 	}
 	if !found || isVirtual(t.SQL) {
