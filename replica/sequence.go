@@ -27,11 +27,6 @@ type sequence struct {
 const sequenceSchema = `DROP TABLE IF EXISTS temp._replicator_sequence;
 CREATE TEMP TABLE _replicator_sequence(id INTEGER PRIMARY KEY, name, seq)`
 
-func hasSequence(c *sqlite.Conn) (bool, error) {
-	n, err := c.QueryInt("SELECT count(*) FROM main.sqlite_schema WHERE type='table' AND name='sqlite_sequence'")
-	return n > 0, err
-}
-
 // load takes the file's present content as the truth.
 func (s *sequence) load(c *sqlite.Conn) error {
 	s.reset()
@@ -75,7 +70,7 @@ func (s *sequence) settle(c *sqlite.Conn, tables *tables) error {
 	if !s.touched && len(s.order) == 0 {
 		return nil
 	}
-	have, err := hasSequence(c)
+	have, err := c.HasTable(sequenceTable)
 	if err != nil || !have {
 		s.reset()
 		return err
@@ -102,7 +97,7 @@ INSERT INTO main.sqlite_sequence(rowid, name, seq) SELECT id, name, seq FROM tem
 
 // learn takes the content of the file as the truth.
 func (s *sequence) learn(c *sqlite.Conn) error {
-	have, err := hasSequence(c)
+	have, err := c.HasTable(sequenceTable)
 	if err != nil {
 		return err
 	}

@@ -33,3 +33,7 @@ rq_marks rq_checkpoint(sqlite3 *db, int mode) {
 int rq_collation(sqlite3 *db, const char *table, const char *column, const char **name) {
   return sqlite3_table_column_metadata(db, "main", table, column, 0, name, 0, 0, 0);
 }
+
+int rq_has_table(sqlite3 *db, const char *table) {
+  return sqlite3_table_column_metadata(db, "main", table, 0, 0, 0, 0, 0, 0);
+}

@@ -26,4 +26,7 @@ rq_marks rq_checkpoint(sqlite3 *db, int mode);
 // valid until the schema changes.
 int rq_collation(sqlite3 *db, const char *table, const char *column, const char **name);
 
+// rq_has_table returns SQLITE_OK for a table of main, SQLITE_ERROR where there is none.
+int rq_has_table(sqlite3 *db, const char *table);
+
 #endif

@@ -280,3 +280,18 @@ func (c *Conn) collation(table, column string) (string, error) {
 	}
 	return strings.ToUpper(C.GoString(name)), nil
 }
+
+// HasTable reports whether the main database has a table of that name, without a look
+// at the rest of the schema.
+func (c *Conn) HasTable(name string) (bool, error) {
+	if c.db == nil {
+		return false, ErrClosed
+	}
+	t := C.CString(name)
+	defer C.free(unsafe.Pointer(t))
+	rc := C.rq_has_table(c.db, t)
+	if rc == C.SQLITE_ERROR {
+		return false, nil
+	}
+	return rc == C.SQLITE_OK, c.fail("table", rc)
+}
