@@ -29,6 +29,9 @@ type Replayer interface {
 	Close() error
 }
 
+// errMissed is wrapped by what a term says when it had to wait before it could compare.
+var errMissed = errors.New("what was missed is being found out")
+
 // errNoResync says why the difference to the source cannot be found, or not at
 // a fair price. A break and a new snapshot take its place.
 var errNoResync = errors.New("no resync")
@@ -173,6 +176,19 @@ func (p *Pipeline) rebuilder(log *wal.Log) func(context.Context, cdc.Position) (
 
 // rebuild makes the file at p.rebuilt from one snapshot. After an error there is none.
 func (p *Pipeline) rebuild(ctx context.Context, log *wal.Log, m snapshot.Manifest, at cdc.Position) error {
+	waited := false
+	done, err := p.o.Sources.Turns.Take(ctx, m.Size(), func(what string) {
+		waited = true
+		p.waits(fmt.Errorf("%w: this waits %s", errMissed, what))
+		p.o.Logger.Info("to find out what was missed waits " + what)
+	})
+	if err != nil {
+		return err
+	}
+	defer done()
+	if waited {
+		p.waits(errMissed)
+	}
 	path := p.rebuilt()
 	if err := removeDatabase(path); err != nil {
 		return err

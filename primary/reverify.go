@@ -94,6 +94,11 @@ func (v *reverifier) read(ctx context.Context, lineage cdc.ID, lsn cdc.LSN) (m s
 		if young := v.p.o.ChangeLog.RetainFor - ageOf(m, v.p.o.Clock()); young > 0 {
 			return m, v.p.o.Clock().Add(young), nil
 		}
+		done, err := v.p.o.Sources.Turns.Take(ctx, m.Size(), nil)
+		if err != nil {
+			return m, next, err
+		}
+		defer done()
 		return m, next, snapshot.Verify(ctx, v.p.o.Snapshots, m, snapshot.Options{Parallel: 1})
 	}
 	return m, next, fmt.Errorf("the snapshot at LSN %d: %w", lsn, fs.ErrNotExist)

@@ -74,44 +74,37 @@ func newSnapshotter(p *Pipeline) *snapshotter {
 	}
 }
 
-// Run makes a snapshot whenever one is due or asked for, and trims.
+// Run makes a snapshot whenever one is due or asked for and its turn has come, and
+// trims.
 func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 	s.recalled = false
+	q := newQueue(ctx, s)
+	defer q.end()
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	ticks := tick.NewTicker(dueEvery)
 	defer ticks.Stop()
 	for {
-		var asked chan error
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case asked = <-s.requests:
+		case asked := <-s.requests:
+			q.join(asked)
+			continue
+		case done := <-q.turn:
+			q.serve(done)
+			continue
 		case <-s.wake:
 		case <-ticks.C:
 			ticks.Next()
 		}
-		if asked == nil {
-			due, err := s.tick(ctx, log)
-			if err != nil {
-				return fmt.Errorf("%w: %w", errLog, err)
-			}
-			s.considerReadingBack(ctx, &readers, log)
-			if !due {
-				continue
-			}
+		due, err := s.tick(ctx, log)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errLog, err)
 		}
-		err := s.make(ctx)
-		for asked != nil && endsTerm(err) && ctx.Err() == nil { // whoever asked waits for the next one
-			err = s.make(ctx)
-		}
-		if ctx.Err() == nil { // else that is why it ended, and no failure
-			s.report(err)
-			s.untrimmed = s.untrimmed || err == nil
-			s.trim(ctx)
-		}
-		if asked != nil {
-			asked <- err
+		s.considerReadingBack(ctx, &readers, log)
+		if due {
+			q.join(nil)
 		}
 	}
 }

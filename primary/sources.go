@@ -3,6 +3,8 @@ package primary
 import (
 	"fmt"
 	"sync"
+
+	"github.com/sqlite-replicator/replicator/snapshot"
 )
 
 // Sources keeps two pipelines of one process from opening the same database
@@ -10,6 +12,8 @@ import (
 // holds what they share.
 // The zero value is ready.
 type Sources struct {
+	Turns *snapshot.Turns // in which the process works on snapshots; nil: any number at once. Set before the first use
+
 	mu    sync.Mutex
 	owner map[fileID]string
 	users int // pipelines

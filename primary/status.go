@@ -169,7 +169,7 @@ func (b *statusBoard) word(needSnapshot bool) (string, error) {
 		return StateOffline, capture
 	case errors.Is(capture, errAbsent):
 		return StateWaiting, capture
-	case errors.Is(capture, errLost), errors.Is(capture, errReplaced):
+	case errors.Is(capture, errLost), errors.Is(capture, errReplaced), errors.Is(capture, errMissed):
 		return StateResyncing, capture
 	case capture != nil:
 		return StateFailed, capture
@@ -220,7 +220,7 @@ func (s *snapshotter) status(out *SnapshotStatus) (needed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	*out = SnapshotStatus{Newest: s.newest.Position.LSN, Oldest: s.oldest, Made: s.newest.CreatedAt, Bytes: s.newest.Size(), Stored: s.newest.StoredSize()}
-	if s.percent.Total > 0 {
+	if s.percent.Total > 0 || s.percent.Waits != "" {
 		progress := s.percent
 		out.Working = &progress
 	}

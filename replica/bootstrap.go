@@ -125,6 +125,14 @@ func (r *Replica) fetch(ctx context.Context, snap Snapshot) (path string, err er
 	path = filepath.Join(r.work, "restore.db")
 	r.board.set(Restoring)
 	r.board.needs(snap.At.LSN)
+	done, err := r.o.Turns.Take(ctx, snap.Bytes, func(what string) {
+		r.board.progress(Progress{Total: uint64(snap.Bytes), Unit: "bytes", Waits: what})
+		r.o.Logger.Info("a restore waits "+what, "lsn", snap.At.LSN, "bytes", snap.Bytes)
+	})
+	if err != nil {
+		return "", err
+	}
+	defer done()
 	r.o.Logger.Info("restoring snapshot", "lsn", snap.At.LSN, "bytes", snap.Bytes)
 	err = snap.Restore(ctx, path, func(done int64) {
 		r.board.progress(Progress{Done: uint64(done), Total: uint64(snap.Bytes), Unit: "bytes"})

@@ -10,6 +10,8 @@ type Progress struct {
 	Done  uint64 `json:"done"`
 	Total uint64 `json:"total"`
 	Unit  string `json:"unit"` // "bytes" of a restore, "records" of catching up
+	// Waits says what for, while the work has not begun: Done is 0.
+	Waits string `json:"waits,omitempty"`
 }
 
 // Pace is how fast the work went since it began, in units a second, and how long
@@ -42,8 +44,11 @@ func (b *board) progress(p Progress) {
 // advance shows how far the work of the present state has come, and logs it every
 // progressEvery.
 func (b *board) advance(p Progress) {
-	b.s.Progress = &p
 	now := b.clock.Now()
+	if waited := b.s.Progress; waited != nil && waited.Waits != "" && p.Waits == "" {
+		b.s.Since = now // the work begins
+	}
+	b.s.Progress = &p
 	if b.told.Before(b.s.Since) {
 		b.told = b.s.Since
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/sqlite-replicator/replicator/internal/clock"
 	"github.com/sqlite-replicator/replicator/internal/durable"
 	"github.com/sqlite-replicator/replicator/internal/tick"
+	"github.com/sqlite-replicator/replicator/snapshot"
 )
 
 // A Stream gives the records of one database's change log.
@@ -60,8 +61,9 @@ type Options struct {
 
 	Stream    Stream
 	Snapshots Snapshots
-	Reports   Reports // nil: none
-	Clock     Clock   // nil: the system's
+	Turns     *snapshot.Turns // in which the process restores snapshots; nil: any number at once
+	Reports   Reports         // nil: none
+	Clock     Clock           // nil: the system's
 	Logger    *slog.Logger
 
 	Apply          Apply

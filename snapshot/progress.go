@@ -23,6 +23,8 @@ type Progress struct {
 	Resumed int64     `json:"resumed"` // part of Bytes that an earlier restore had done
 	Stored  int64     `json:"stored"`  // bytes moved to or from the store
 	Started time.Time `json:"started"`
+	// Waits says what for, while the work has not begun: all else is zero.
+	Waits string `json:"waits,omitempty"`
 }
 
 // Percent is in [0, 100]; an empty database is done.

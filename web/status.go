@@ -91,6 +91,7 @@ type Progress struct {
 	Total      int64    `json:"total"`
 	PerSecond  float64  `json:"per_second"`
 	ETASeconds *float64 `json:"eta_seconds"`
+	Waits      string   `json:"waits,omitempty"` // what for, while the work has not begun
 }
 
 // Details are the figures that one role has and the other has not, by the name

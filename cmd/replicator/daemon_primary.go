@@ -182,11 +182,11 @@ func (d *primaryDaemon) reachNATS(ctx context.Context) error {
 // serve starts a pipeline for each database.
 func (d *primaryDaemon) serve(ctx context.Context) error {
 	d.node = &primaryNode{clock: d.e.clock}
-	sources := &primary.Sources{}
 	packer, err := cdc.NewPacker(recordCodec(d.cfg))
 	if err != nil {
 		return err
 	}
+	sources := &primary.Sources{Turns: snapshotTurns(d.cfg.Snapshot.MaxMemory)}
 	for i := range d.cfg.Databases {
 		db, err := d.database(i, sources, packer)
 		if err != nil {

@@ -51,8 +51,9 @@ func runReplica(ctx context.Context, e *environment, cfg config.Replica) error {
 // serve starts a replica for each database.
 func (d *replicaDaemon) serve(ctx context.Context) error {
 	d.node = &replicaNode{conn: d.conn, name: d.cfg.Node, clock: d.e.clock}
+	turns := snapshotTurns(d.cfg.Snapshot.MaxMemory)
 	for _, c := range d.cfg.Databases {
-		db, err := d.database(c)
+		db, err := d.database(c, turns)
 		if err != nil {
 			return err
 		}
@@ -69,13 +70,13 @@ func (d *replicaDaemon) serve(ctx context.Context) error {
 	return nil
 }
 
-func (d *replicaDaemon) database(c config.ReplicaDatabase) (*copyDatabase, error) {
+func (d *replicaDaemon) database(c config.ReplicaDatabase, turns *snapshot.Turns) (*copyDatabase, error) {
 	db := &copyDatabase{path: c.Path, clock: d.e.clock}
 	o := replicaOptions(d.cfg, c)
 	o.Stream = consumed{d.conn.Stream(c.Name, stream.StreamConfig{})}
 	o.Snapshots = replica.FromStore(snapshotStore(d.conn, d.cfg.Snapshot.Store, d.cfg.Snapshot.Dir, c.Name, 1), snapshot.Options{})
 	o.Reports = reports{conn: d.conn, node: d.cfg.Node, clock: d.e.clock}
-	o.Logger = d.log
+	o.Turns, o.Logger = turns, d.log
 	r, err := replica.New(o)
 	if err != nil {
 		return nil, err

@@ -100,7 +100,7 @@ func (m *meter) follow(ctx context.Context, c *client, db string) (stop func()) 
 
 // snapshotProgress is what is told of work on a snapshot.
 func snapshotProgress(what string, p snapshot.Progress, now time.Time) *web.Progress {
-	w := &web.Progress{What: what, Unit: "bytes", Done: p.Bytes, Total: p.Total, PerSecond: p.Rate(now)}
+	w := &web.Progress{What: what, Unit: "bytes", Done: p.Bytes, Total: p.Total, PerSecond: p.Rate(now), Waits: p.Waits}
 	if left, known := p.ETA(now); known {
 		s := left.Seconds()
 		w.ETASeconds = &s
@@ -110,7 +110,7 @@ func snapshotProgress(what string, p snapshot.Progress, now time.Time) *web.Prog
 
 // workProgress is what is told of a replica's work that has taken so long.
 func workProgress(what string, p replica.Progress, since time.Duration) *web.Progress {
-	w := &web.Progress{What: what, Unit: p.Unit, Done: int64(p.Done), Total: int64(p.Total)}
+	w := &web.Progress{What: what, Unit: p.Unit, Done: int64(p.Done), Total: int64(p.Total), Waits: p.Waits}
 	if rate, left, known := p.Pace(since); known {
 		s := left.Seconds()
 		w.PerSecond, w.ETASeconds = rate, &s

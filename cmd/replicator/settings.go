@@ -70,6 +70,9 @@ func pipelineOptions(c config.Primary, i int) primary.Options {
 	}
 }
 
+// snapshotTurns are those of a process.
+func snapshotTurns(most config.Size) *snapshot.Turns { return snapshot.NewTurns(int64(most)) }
+
 // spillBytes is what a transaction may take in memory before it goes to a
 // temporary file.
 const spillBytes = 16 << 20

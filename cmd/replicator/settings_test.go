@@ -33,6 +33,7 @@ type wired struct {
 	snapshots string // where they are stored: nats or the folder
 	records   cdc.Codec
 	replica   replica.Options
+	turns     *snapshot.Turns
 }
 
 // A wire says that a key, with others that it needs, arrives somewhere.
@@ -72,6 +73,7 @@ var commonWires = []wire{
 	{"nats.tls.insecure_skip_verify=true nats.url=nats://far:1", true, func(w wired) any { return w.nats.TLS.Insecure }},
 	{"snapshot.store=dir snapshot.dir=s", "/wd/s", func(w wired) any { return w.snapshots }},
 	{"snapshot.dir=s snapshot.store=dir", "/wd/s", func(w wired) any { return w.snapshots }},
+	{"snapshot.max_memory=9MiB", int64(9 << 20), func(w wired) any { return w.turns.Bytes() }},
 }
 
 var primaryWires = append([]wire{
@@ -191,7 +193,7 @@ func wireUp(t *testing.T, role, settings string) (w wired) {
 		}
 		return wired{
 			log: c.Log, web: webOptions(c.HTTP), nats: natsOptions(c.Node, c.NATS.URL, c.NATS.Credentials, c.NATS.TLS),
-			replica: replicaOptions(c, c.Databases[0]), snapshots: storedAt(c.Snapshot.Store, c.Snapshot.Dir),
+			replica: replicaOptions(c, c.Databases[0]), turns: snapshotTurns(c.Snapshot.MaxMemory), snapshots: storedAt(c.Snapshot.Store, c.Snapshot.Dir),
 		}
 	}
 	c, err := loadPrimary(e, file)
@@ -200,8 +202,8 @@ func wireUp(t *testing.T, role, settings string) (w wired) {
 	}
 	return wired{
 		log: c.Log, web: webOptions(c.HTTP), nats: natsOptions(c.Node, c.NATS.URL, c.NATS.Credentials, c.NATS.TLS),
-		primary: pipelineOptions(c, 0), server: serverOptions(c), stream: streamConfig(c), snapshots: storedAt(c.Snapshot.Store, c.Snapshot.Dir),
 		records: recordCodec(c),
+		primary: pipelineOptions(c, 0), server: serverOptions(c), stream: streamConfig(c), turns: snapshotTurns(c.Snapshot.MaxMemory), snapshots: storedAt(c.Snapshot.Store, c.Snapshot.Dir),
 	}
 }
 

@@ -152,6 +152,9 @@ func progressText(p web.Progress) string {
 		amount = func(n int64) string { return number(uint64(max(n, 0))) + " " + p.Unit }
 	}
 	text := p.What
+	if p.Waits != "" {
+		return text + " waits " + p.Waits
+	}
 	if p.Total > 0 {
 		text += fmt.Sprintf(" %.0f %% of %s", 100*float64(p.Done)/float64(p.Total), amount(p.Total))
 	}

@@ -38,6 +38,13 @@ func TestText(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
+func TestProgressThatWaits(t *testing.T) {
+	p := web.Progress{What: "snapshot", Unit: "bytes", Waits: "for its turn"}
+	if got := progressText(p); got != "snapshot waits for its turn" {
+		t.Error(got)
+	}
+}
+
 func TestPrintStatus(t *testing.T) {
 	now := clockOf(t)()
 	s := web.Status{Node: "primary-1", Role: "primary", Version: "v1.2.3", Time: now, Databases: []web.Database{{

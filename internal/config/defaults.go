@@ -58,6 +58,7 @@ func DefaultPrimary() Primary {
 			AfterBytes:  1 * GiB,
 			Keep:        2,
 			ChunkSize:   4 * MiB,
+			MaxMemory:   36 * MiB,
 			Compression: "s2",
 			Store:       StoreNATS,
 		},
@@ -84,7 +85,7 @@ func DefaultReplica() Replica {
 			HoldWriteLock:   true,
 			OnDivergence:    OnDivergenceReseed,
 		},
-		Snapshot:       ReplicaSnapshot{Store: StoreNATS},
+		Snapshot:       ReplicaSnapshot{Store: StoreNATS, MaxMemory: 36 * MiB},
 		ReportInterval: time.Second,
 	}
 }

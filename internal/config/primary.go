@@ -67,6 +67,7 @@ type PrimarySnapshot struct {
 	Keep        int           `mapstructure:"keep"`        // per database
 	MaxHeld     Size          `mapstructure:"max_held"`    // for replicas that still need it, beyond Keep; 0: auto, the less of 4GiB and 10 % of free space
 	ChunkSize   Size          `mapstructure:"chunk_size"`
+	MaxMemory   Size          `mapstructure:"max_memory"`  // of buffers, for all snapshots worked on at a time
 	Compression string        `mapstructure:"compression"` // s2, zstd or none
 	Store       string        `mapstructure:"store"`       // StoreNATS or StoreDir
 	Dir         string        `mapstructure:"dir"`         // for StoreDir; empty until Resolve: data_dir/snapshots

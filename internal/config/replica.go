@@ -43,8 +43,9 @@ type Apply struct {
 
 // ReplicaSnapshot says where the primary's snapshots are found.
 type ReplicaSnapshot struct {
-	Store string `mapstructure:"store"` // StoreNATS or StoreDir, as on the primary
-	Dir   string `mapstructure:"dir"`   // for StoreDir: the primary's folder, as seen from here
+	Store     string `mapstructure:"store"`      // StoreNATS or StoreDir, as on the primary
+	Dir       string `mapstructure:"dir"`        // for StoreDir: the primary's folder, as seen from here
+	MaxMemory Size   `mapstructure:"max_memory"` // of buffers, for all snapshots restored at a time
 }
 
 // ReplicaDatabase is a copy of the source database with the same name.

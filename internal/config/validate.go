@@ -185,6 +185,7 @@ func (s PrimarySnapshot) check(r *report) {
 	within(r, "snapshot.keep", s.Keep, 1, 1000)
 	atLeast(r, "snapshot.max_held", s.MaxHeld, 1*MiB, "0 for a limit by free space")
 	within(r, "snapshot.chunk_size", s.ChunkSize, 64*KiB, 64*MiB)
+	within(r, "snapshot.max_memory", s.MaxMemory, 1*MiB, 64*GiB)
 	oneOf(r, "snapshot.compression", s.Compression, "s2", "zstd", "none")
 	oneOf(r, "snapshot.store", s.Store, StoreNATS, StoreDir)
 	if s.Dir != "" && s.Store == StoreNATS {
@@ -193,6 +194,7 @@ func (s PrimarySnapshot) check(r *report) {
 }
 
 func (s ReplicaSnapshot) check(r *report) {
+	within(r, "snapshot.max_memory", s.MaxMemory, 1*MiB, 64*GiB)
 	oneOf(r, "snapshot.store", s.Store, StoreNATS, StoreDir)
 	if s.Dir != "" && s.Store == StoreNATS {
 		r.bad("snapshot.dir", quote(s.Dir), "nothing, or snapshot.store: dir")

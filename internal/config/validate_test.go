@@ -167,11 +167,12 @@ func TestValidateReplica(t *testing.T) {
 		{"level", func(r *Replica) { r.Log.Level = "trace" }, `log.level: is "trace", want debug or info or warn or error`},
 		{"group", func(r *Replica) { r.Apply.GroupMaxRecords = 0 }, "apply.group_max_records: is 0, want 1 to 1000000"},
 		{"cache", func(r *Replica) { r.Apply.CacheSize = 1 }, "apply.cache_size: is 1, want 1MiB to 4GiB"},
+		{"snapshot memory", func(r *Replica) { r.Snapshot.MaxMemory = 0 }, "snapshot.max_memory: is 0, want 1MiB to 64GiB"},
 		{"divergence", func(r *Replica) { r.Apply.OnDivergence = "" }, `apply.on_divergence: is "", want reseed or stop`},
 		{"report", func(r *Replica) { r.ReportInterval = 0 }, "report_interval: is 0s, want 100ms to 1m"},
 		{"no dir", func(r *Replica) { r.Snapshot.Store = StoreDir },
 			"snapshot.dir: not set, but snapshot.store is dir; want the folder where the primary puts its snapshots"},
-		{"snapshots", func(r *Replica) { r.Snapshot = ReplicaSnapshot{StoreDir, "/s/x"}; r.Databases[0].Path = "/s" },
+		{"snapshots", func(r *Replica) { r.Snapshot.Store, r.Snapshot.Dir = StoreDir, "/s/x"; r.Databases[0].Path = "/s" },
 			`databases[0].path: is "/s", want a path that is neither "/s/x" nor above it: that is a folder of this node`},
 	} {
 		t.Run(c.name, func(t *testing.T) { said(t, replica(c.change).Validate(), c.want) })
