@@ -23,7 +23,7 @@ type Sources struct {
 
 // Bounds of the page images in memory, in bytes.
 const (
-	cacheInAll = 16 << 20 // of all views, about
+	cacheInAll = 8 << 20  // of all views together, about, where there are several
 	mostCache  = 16 << 20 // of one that is alone
 )
 
@@ -38,7 +38,10 @@ func (s *Sources) join() {
 func (s *Sources) cacheBytes() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return min(cacheInAll/max(s.users, 1), mostCache)
+	if s.users <= 1 {
+		return mostCache
+	}
+	return cacheInAll / s.users
 }
 
 // claim notes that db uses the file id.

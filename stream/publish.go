@@ -36,9 +36,9 @@ type publication struct {
 	subject string // ours alone; see claim
 	js      jetstream.JetStream
 	window  *semaphore.Weighted
-	sent    chan inFlight // closed by the sender
-	open    chan struct{} // closed when the first record is acknowledged
-	settled atomic.Uint64 // records acknowledged
+	sent    chan *inFlight // closed by the sender; its places are there for each database, written or not
+	open    chan struct{}  // closed when the first record is acknowledged
+	settled atomic.Uint64  // records acknowledged
 }
 
 type inFlight struct {
@@ -72,7 +72,7 @@ func (s *Stream) Publish(ctx context.Context, after cdc.LSN, next func(context.C
 	defer js.CleanupPublisher()
 	p := &publication{
 		s: s, subject: own, js: js, window: semaphore.NewWeighted(windowBytes),
-		sent: make(chan inFlight, windowRecords), open: make(chan struct{}),
+		sent: make(chan *inFlight, windowRecords), open: make(chan struct{}),
 	}
 	sendCtx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -173,7 +173,7 @@ func (p *publication) send(ctx context.Context, after cdc.LSN, next func(context
 			return wrap(ctx, err, "publish %s: record %d", p.s.db, lsn)
 		}
 		select {
-		case p.sent <- inFlight{lsn, size, ack}:
+		case p.sent <- &inFlight{lsn, size, ack}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -218,7 +218,7 @@ func (p *publication) collect(ctx context.Context, stop context.CancelCauseFunc,
 
 // await waits for one acknowledgement. The client ends the wait after
 // AckTimeout and when the connection breaks.
-func (p *publication) await(ctx context.Context, m inFlight) error {
+func (p *publication) await(ctx context.Context, m *inFlight) error {
 	select {
 	case err := <-m.ack.Err():
 		return err

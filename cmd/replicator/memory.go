@@ -16,7 +16,8 @@ import (
 // collector would do nothing else: each database adds to it.
 const (
 	primaryHeap     = 104 << 20
-	primaryHeapEach = 512 << 10 // database more than one: its streams in the NATS server, and its part of the rest
+	primaryHeapEach = 512 << 10 // database more than primaryHeapFor: its streams in the NATS server, and its part of the rest
+	primaryHeapFor  = 32        // databases that primaryHeap is enough for: snapshots take turns
 	replicaHeap     = 72 << 20
 	replicaHeapEach = 256 << 10
 )
