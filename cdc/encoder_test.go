@@ -3,6 +3,7 @@ package cdc
 import (
 	"bytes"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -356,9 +357,10 @@ func TestOpFrom(t *testing.T) {
 					}
 					continue
 				}
-				pieces, n := OpPieces(c, 0)
-				if got := bytes.Join(pieces, nil); !bytes.Equal(got, op) || n != len(op) {
-					t.Fatalf("%v: the pieces are %d bytes, said %d, want %d", c.Op, len(got), n, len(op))
+				image := func(b []byte) Image { return Image{len(b), bytes.NewReader(b)} }
+				r, n := OpReader(c, 0, image(c.Old), image(c.New))
+				if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, op) || n != len(op) {
+					t.Fatalf("%v: read are %d bytes, said %d, want %d: %v", c.Op, len(got), n, len(op), err)
 				}
 				if err := b.OpFrom(bytes.NewReader(op), n); err != nil {
 					t.Fatal(err)

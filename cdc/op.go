@@ -1,8 +1,10 @@
 package cdc
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 )
 
 // Flags inside operations; see FORMAT.md.
@@ -59,28 +61,35 @@ func AppendOp(dst []byte, c *Change, table int) []byte {
 	return dst
 }
 
-// OpPieces is AppendOp for a change of a large row: the pieces, of which the row's
-// images are two, follow each other.
-func OpPieces(c *Change, table int) (pieces [][]byte, size int) {
-	var images [][]byte
+// An Image is the image of a row, read piece by piece.
+type Image struct {
+	Size int // bytes
+	From io.Reader
+}
+
+// OpReader is AppendOp for a change of a large row, whose images are old and new, as
+// far as the operation has them, and not those of c. It gives the operation and its
+// size in bytes.
+func OpReader(c *Change, table int, old, new Image) (op io.Reader, size int) {
+	var images []Image
 	if c.Op != OpInsert {
-		images = append(images, c.Old)
+		images = append(images, old)
 	}
 	if c.Op != OpDelete {
-		images = append(images, c.New)
+		images = append(images, new)
 	}
 	short := *c
 	short.Old, short.New = nil, nil
 	head := AppendOp(nil, &short, table)
 	head = head[:len(head)-len(images)] // the lengths of nothing
+	var pieces []io.Reader
 	for _, image := range images {
-		pieces = append(pieces, binary.AppendUvarint(head, uint64(len(image))), image)
+		head = binary.AppendUvarint(head, uint64(image.Size))
+		pieces = append(pieces, bytes.NewReader(head), image.From)
+		size += len(head) + image.Size
 		head = nil
 	}
-	for _, p := range pieces {
-		size += len(p)
-	}
-	return pieces, size
+	return io.MultiReader(pieces...), size
 }
 
 func appendSchema(dst []byte, s *SchemaChange) []byte {

@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"io"
@@ -60,16 +61,31 @@ func newSorter(dir string, limit int64) *sorter {
 
 // change takes one change, as a changeSink.
 func (s *sorter) change(c *cdc.Change) error {
-	slot, err := slotOf(c)
+	slot, err := s.place(c)
 	if err != nil {
 		return err
 	}
-	if c.Table != nil && c.Table != s.last {
-		if err := s.declare(c.Table); err != nil {
-			return err
-		}
-	}
 	return s.put(slot, c, s.ordinal)
+}
+
+// large implements largeSink: the row goes to disk as it is read.
+func (s *sorter) large(c *cdc.Change, old, new *cursor) error {
+	slot, err := s.place(c)
+	if err != nil {
+		return err
+	}
+	return s.putLarge(&s.buckets[slot], c, s.ordinal, old.image(), new.image())
+}
+
+// place gives the slot of c, and makes its table the last one.
+func (s *sorter) place(c *cdc.Change) (slot int, err error) {
+	if slot, err = slotOf(c); err != nil {
+		return 0, err
+	}
+	if c.Table != nil && c.Table != s.last {
+		err = s.declare(c.Table)
+	}
+	return slot, err
 }
 
 // declare makes t the last table, and gives it an ordinal if it has none yet.
@@ -90,7 +106,8 @@ func (s *sorter) declare(t *cdc.Table) error {
 
 func (s *sorter) put(slot int, c *cdc.Change, ordinal int) error {
 	if int64(len(c.Old)+len(c.New)) > s.limit/largeShare {
-		return s.putLarge(&s.buckets[slot], c, ordinal)
+		image := func(b []byte) cdc.Image { return cdc.Image{Size: len(b), From: bytes.NewReader(b)} }
+		return s.putLarge(&s.buckets[slot], c, ordinal, image(c.Old), image(c.New))
 	}
 	s.op = cdc.AppendOp(s.op[:0], c, ordinal)
 	b := &s.buckets[slot]
@@ -107,11 +124,11 @@ func (s *sorter) put(slot int, c *cdc.Change, ordinal int) error {
 const largeShare = 4
 
 // putLarge writes a change of a large row to disk without a copy in memory.
-func (s *sorter) putLarge(b *bucket, c *cdc.Change, ordinal int) error {
+func (s *sorter) putLarge(b *bucket, c *cdc.Change, ordinal int, old, new cdc.Image) error {
 	before := b.size
 	n, err := b.spill(s.dir)
 	if err == nil {
-		err = b.write(cdc.OpPieces(c, ordinal))
+		err = b.write(cdc.OpReader(c, ordinal, old, new))
 	}
 	if err != nil {
 		return s.full(err)

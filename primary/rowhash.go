@@ -17,7 +17,9 @@ import (
 type rowHasher struct {
 	rowid   bool // counts
 	columns []summedColumn
+	inOrder bool          // the columns are fields in ascending order, as they are where rows have a rowid
 	fields  []recordField // of the record at hand
+	buf     []byte        // parts of a record that is read
 }
 
 // A summedColumn is a column that counts, in the order of CREATE TABLE.
@@ -47,8 +49,11 @@ func newRowHasher(t sqlite.Table, missing []sqlite.Value) *rowHasher {
 	for field, column := range t.Stored {
 		fieldOf[column] = field
 	}
-	h := &rowHasher{rowid: t.SumsRowid()}
+	h := &rowHasher{rowid: t.SumsRowid(), inOrder: true}
 	for _, column := range t.Summed() {
+		if n := len(h.columns); n > 0 && fieldOf[column] <= h.columns[n-1].field {
+			h.inOrder = false
+		}
 		h.columns = append(h.columns, summedColumn{
 			field: fieldOf[column], real: t.Columns[column].Affinity == sqlite.Real, missing: valueToHash(missing[column]),
 		})
@@ -96,7 +101,7 @@ func (v *hashedValue) equal(o *hashedValue) bool {
 
 // hash returns the hash of a row. Its errors wrap sqlitefile.ErrCorrupt.
 func (h *rowHasher) hash(rowid int64, record []byte) (cdc.RowSum, error) {
-	if err := h.split(record); err != nil {
+	if err := h.split(record, len(record)); err != nil {
 		return cdc.RowSum{}, err
 	}
 	n := len(h.columns)
@@ -128,12 +133,13 @@ func (h *rowHasher) hash(rowid int64, record []byte) (cdc.RowSum, error) {
 	return s.sum(count), nil
 }
 
-// split finds the fields of a record.
-func (h *rowHasher) split(record []byte) error {
+// split finds the fields of a record of whole bytes, which begins with record: with its
+// header at least.
+func (h *rowHasher) split(record []byte, whole int) error {
 	h.fields = h.fields[:0]
 	size, pos := sqlitefile.Varint(record)
-	if pos == 0 || size < uint64(pos) || size > uint64(len(record)) || len(record) > math.MaxInt32 {
-		return fmt.Errorf("%w: header of %d bytes in a record of %d", sqlitefile.ErrCorrupt, size, len(record))
+	if pos == 0 || size < uint64(pos) || size > uint64(len(record)) || whole > math.MaxInt32 {
+		return fmt.Errorf("%w: header of %d bytes in a record of %d", sqlitefile.ErrCorrupt, size, whole)
 	}
 	at := size
 	for pos < int(size) {
@@ -153,14 +159,14 @@ func (h *rowHasher) split(record []byte) error {
 		} else {
 			end += (serial - 12) / 2
 		}
-		if end > uint64(len(record)) {
-			return fmt.Errorf("%w: a record of %d bytes ends inside a value", sqlitefile.ErrCorrupt, len(record))
+		if end > uint64(whole) {
+			return fmt.Errorf("%w: a record of %d bytes ends inside a value", sqlitefile.ErrCorrupt, whole)
 		}
 		h.fields = append(h.fields, recordField{serial, uint32(at), uint32(end)})
 		at = end
 	}
-	if at != uint64(len(record)) {
-		return fmt.Errorf("%w: %d bytes after the last value of a record", sqlitefile.ErrCorrupt, uint64(len(record))-at)
+	if at != uint64(whole) {
+		return fmt.Errorf("%w: %d bytes after the last value of a record", sqlitefile.ErrCorrupt, uint64(whole)-at)
 	}
 	return nil
 }
@@ -233,7 +239,13 @@ func (s *hashState) add(v *hashedValue) {
 		return
 	}
 	s.block(head, binary.LittleEndian.Uint64(b))
-	for b = b[8:]; len(b) >= 16; b = b[16:] {
+	s.rest(b[8:])
+}
+
+// rest adds what follows the first eight bytes of a longer value. A part of that which
+// is not the last has a multiple of 16 bytes.
+func (s *hashState) rest(b []byte) {
+	for ; len(b) >= 16; b = b[16:] {
 		s.block(binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]))
 	}
 	switch {

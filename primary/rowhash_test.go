@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -74,6 +75,21 @@ func TestTail64(t *testing.T) {
 
 func FuzzRowHash(f *testing.F) {
 	h := hasherOf(f, "t", "CREATE TABLE t(a PRIMARY KEY, b REAL, c DEFAULT 'x', d AS (a) STORED) WITHOUT ROWID", sqlitefile.UTF8)
+	plain := hasherOf(f, "t", "CREATE TABLE t(a, b REAL DEFAULT 7, c DEFAULT 'some text that is longer than a window', d DEFAULT x'00')", sqlitefile.UTF8)
+	turned := hasherOf(f, "t", "CREATE TABLE t(a, b DEFAULT 7, k PRIMARY KEY) WITHOUT ROWID", sqlitefile.UTF8)
+	if turned.inOrder || !plain.inOrder {
+		f.Fatal("the tables are not what they are here for")
+	}
+	long := strings.Repeat("0123456789abcdef", 5) + "tail"
+	for _, text := range []string{"some text that is longer than a window", "some text that is longer than a widow?", long} {
+		values := []sqlitefile.Value{
+			{Type: sqlitefile.TypeText, Bytes: []byte(long)}, {Type: sqlitefile.TypeInt, Int: 7},
+			{Type: sqlitefile.TypeText, Bytes: []byte(text)}, {Type: sqlitefile.TypeBlob, Bytes: []byte{0}},
+		}
+		for n := range values {
+			f.Add(sqlitefile.EncodeRecord(nil, values[:n+1]))
+		}
+	}
 	f.Add([]byte{2, 8})
 	f.Add([]byte{4, 7, 1, 9, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0, 5})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -83,6 +99,13 @@ func FuzzRowHash(f *testing.F) {
 		}
 		if _, strict := sqlitefile.Record(nil, b); strict == nil && err != nil {
 			t.Fatalf("a record that is one: %v", err)
+		}
+		for _, h := range []*rowHasher{h, plain, turned} {
+			want, err := h.hash(1, b)
+			got, piecewise := h.hashFrom(1, cdc.Image{Size: len(b), From: bytes.NewReader(b)}, 16)
+			if got != want || (err == nil) != (piecewise == nil) || piecewise != nil && !errors.Is(piecewise, sqlitefile.ErrCorrupt) {
+				t.Fatalf("read in pieces: %v, %v; as a whole: %v, %v", got, piecewise, want, err)
+			}
 		}
 	})
 }
@@ -116,11 +139,37 @@ func sumFile(t fataler, path, table string) cdc.RowSum {
 			walk := tableSummer{hasher: hasherOf(t, table, o.row.SQL, head.Encoding), side: s}
 			sum, err := walk.sum(context.Background(), o.tree.root)
 			noError(t, err)
+			equalPiecewise(t, &walk, o.tree.root)
 			return sum
 		}
 	}
 	t.Fatal("no table " + table)
 	return cdc.RowSum{}
+}
+
+// equalPiecewise compares the hash of each row with that of the row read in pieces.
+func equalPiecewise(t fataler, s *tableSummer, root uint32) {
+	t.Helper()
+	noError(t, sqlitefile.Walk(s.src, root, s.usable, s.count, func(p sqlitefile.Page, _ uint32) error {
+		if !holdsRows(p.Type()) {
+			return nil
+		}
+		for i := range p.Cells() {
+			cell, err := p.Cell(i)
+			noError(t, err)
+			record, err := sqlitefile.Payload(nil, s.src, cell, s.usable)
+			noError(t, err)
+			want, err := s.hasher.hash(cell.Rowid, record)
+			noError(t, err)
+			for _, window := range []int{16, 1 << 10} {
+				image := cdc.Image{Size: len(record), From: sqlitefile.NewPayloadReader(s.src, cell, s.usable)}
+				if got, err := s.hasher.hashFrom(cell.Rowid, image, window); err != nil || got != want {
+					t.Fatal(fmt.Sprintf("row %d read %d bytes at a time: %v, %v; want %v", cell.Rowid, window, got, err, want))
+				}
+			}
+		}
+		return nil
+	}))
 }
 
 // A hashedTable writes a table through SQL, with a history of columns.

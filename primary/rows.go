@@ -2,8 +2,10 @@ package primary
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
@@ -14,6 +16,13 @@ import (
 // a transaction.
 type changeSink interface {
 	change(c *cdc.Change) error
+}
+
+// A largeSink also takes rows that are too large to be put together in memory: old and
+// new stand at them, and are nil where the change has no such image.
+type largeSink interface {
+	changeSink
+	large(c *cdc.Change, old, new *cursor) error
 }
 
 // A cursor steps through the cells of a list of pages.
@@ -234,6 +243,10 @@ func (r *rowDiffer) changed(a, b *cursor) error {
 // report passes a change on. a and b stand at the old and the new row.
 func (r *rowDiffer) report(op cdc.Op, table *cdc.Table, a, b *cursor) error {
 	r.out = cdc.Change{Op: op, Table: table}
+	if sink, ok := r.sink.(largeSink); ok && !table.WithoutRowid && (a.isLarge() || b.isLarge()) {
+		r.out.Rowid = cmp.Or(b, a).cell.Rowid
+		return sink.large(&r.out, a, b)
+	}
 	var err error
 	if a != nil {
 		r.out.Rowid = a.cell.Rowid
@@ -248,6 +261,18 @@ func (r *rowDiffer) report(op cdc.Op, table *cdc.Table, a, b *cursor) error {
 		}
 	}
 	return r.sink.change(&r.out)
+}
+
+// isLarge reports whether c stands at a row that is not put together in memory. Of rows
+// in tables WITHOUT ROWID the keys are compared, for which they are.
+func (c *cursor) isLarge() bool { return c != nil && c.cell.PayloadSize > keepBuffer }
+
+// image is the row that c stands at; c may be nil.
+func (c *cursor) image() cdc.Image {
+	if c == nil {
+		return cdc.Image{From: strings.NewReader("")}
+	}
+	return cdc.Image{Size: int(c.cell.PayloadSize), From: sqlitefile.NewPayloadReader(c.src, c.cell, c.usable)}
 }
 
 // payload returns the row that c stands at, put together in buf if it overflows.

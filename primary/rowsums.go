@@ -166,12 +166,22 @@ func (s *rowSums) rollback() {
 // A summingSink adds up what it passes on.
 type summingSink struct {
 	sums *rowSums
-	next changeSink
+	next largeSink
 }
 
 func (s *summingSink) change(c *cdc.Change) error {
 	s.sums.change(c)
 	return s.next.change(c)
+}
+
+// large implements largeSink, if next does. Whether the row is there as a whole next
+// finds out first: one that is not is no change.
+func (s *summingSink) large(c *cdc.Change, old, new *cursor) error {
+	if err := s.next.large(c, old, new); err != nil {
+		return err
+	}
+	s.sums.changeRow(c, old, new)
+	return nil
 }
 
 // change adds one change of the transaction in hand. Those of the schema come
@@ -180,11 +190,14 @@ func (s *rowSums) change(c *cdc.Change) {
 	switch c.Op {
 	case cdc.OpSchema:
 		s.schemaChange(c.Schema)
-		return
 	case cdc.OpDelete, cdc.OpUpdate, cdc.OpInsert:
-	default:
-		return
+		s.changeRow(c, nil, nil)
 	}
+}
+
+// changeRow adds a change of a row. Its images are those of c or, of a large one, where
+// old and new stand.
+func (s *rowSums) changeRow(c *cdc.Change, old, new *cursor) {
 	if c.Table != s.last || c.Op != s.lastOp {
 		s.last, s.lastOp, s.lastRow = c.Table, c.Op, s.find(c)
 	}
@@ -192,7 +205,7 @@ func (s *rowSums) change(c *cdc.Change) {
 	if row.table == nil {
 		return
 	}
-	if err := row.table.add(row.face, c); err != nil {
+	if err := row.table.add(row.face.hasher, c, old, new); err != nil {
 		if !c.Table.WithoutRowid {
 			err = fmt.Errorf("row %d: %w", c.Rowid, err)
 		}
@@ -253,16 +266,16 @@ func hasherFor(scratch *sqlite.Scratch, name, sql string, e sqlitefile.Encoding)
 }
 
 // add adds a change of a row. After an error the table has no hash.
-func (t *summedTable) add(f *face, c *cdc.Change) error {
+func (t *summedTable) add(by *rowHasher, c *cdc.Change, old, new *cursor) error {
 	if c.Op != cdc.OpInsert {
-		h, err := f.hasher.hash(c.Rowid, c.Old)
+		h, err := by.image(c.Rowid, c.Old, old)
 		if err != nil {
 			return err
 		}
 		t.delta = t.delta.Sub(h)
 	}
 	if c.Op != cdc.OpDelete {
-		h, err := f.hasher.hash(c.Rowid, c.New)
+		h, err := by.image(c.Rowid, c.New, new)
 		if err != nil {
 			return err
 		}

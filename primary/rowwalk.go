@@ -8,8 +8,8 @@ import (
 	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
 )
 
-// A tableSummer sums the rows of a table by a walk over its b-tree. It holds one
-// row in memory, and a bit for each page.
+// A tableSummer sums the rows of a table by a walk over its b-tree. It holds a row of
+// keepBuffer bytes at most in memory, and a bit for each page.
 type tableSummer struct {
 	side
 	hasher *rowHasher
@@ -44,18 +44,27 @@ func (s *tableSummer) addPage(p sqlitefile.Page) error {
 		if err != nil {
 			return err
 		}
-		record, err := sqlitefile.Payload(s.buf, s.src, cell, s.usable)
-		if err != nil {
-			return err
-		}
-		if cell.Overflow != 0 && cap(record) <= keepBuffer {
-			s.buf = record
-		}
-		row, err := s.hasher.hash(cell.Rowid, record)
+		row, err := s.row(cell)
 		if err != nil {
 			return fmt.Errorf("page %d: %w", p.Number(), err)
 		}
 		s.total = s.total.Add(row)
 	}
 	return nil
+}
+
+// row hashes one row. A large one is read piece by piece.
+func (s *tableSummer) row(cell sqlitefile.Cell) (cdc.RowSum, error) {
+	if cell.PayloadSize > keepBuffer {
+		from := sqlitefile.NewPayloadReader(s.src, cell, s.usable)
+		return s.hasher.hashFrom(cell.Rowid, cdc.Image{Size: int(cell.PayloadSize), From: from}, streamWindow)
+	}
+	record, err := sqlitefile.Payload(s.buf, s.src, cell, s.usable)
+	if err != nil {
+		return cdc.RowSum{}, err
+	}
+	if cell.Overflow != 0 {
+		s.buf = record
+	}
+	return s.hasher.hash(cell.Rowid, record)
 }

@@ -2,6 +2,7 @@ package primary
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -40,21 +41,26 @@ func (b *bucket) spill(dir string) (int64, error) {
 	return int64(n), nil
 }
 
-// write appends an operation of that size to the file, which spill has made.
-func (b *bucket) write(pieces [][]byte, size int) error {
-	at := b.size
-	for _, p := range append([][]byte{binary.AppendUvarint(nil, uint64(size))}, pieces...) {
-		n, err := b.file.WriteAt(p, at)
-		if err != nil {
-			return err
-		}
-		at += int64(n)
+// write appends an operation of size bytes to the file, which spill has made.
+func (b *bucket) write(op io.Reader, size int) error {
+	frame := binary.AppendUvarint(nil, uint64(size))
+	w := bufio.NewWriterSize(io.NewOffsetWriter(b.file, b.size), readAhead)
+	n, err := io.Copy(w, io.MultiReader(bytes.NewReader(frame), op))
+	if err == nil {
+		err = w.Flush()
 	}
-	b.size = at
+	if err == nil && n != int64(len(frame)+size) {
+		err = fmt.Errorf("an operation of %d bytes has %d", size, n-int64(len(frame)))
+	}
+	if err != nil {
+		return err
+	}
+	b.size += n
 	return nil
 }
 
-// readAhead is the size in bytes of the buffer that reads a spilled bucket back.
+// readAhead is the size in bytes of the buffer that reads a spilled bucket back, and
+// writes large operations to it.
 const readAhead = 256 << 10
 
 // each passes on every operation. It puts spilled ones together in op, grown as

@@ -3,6 +3,7 @@ package sqlitefile
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"slices"
 )
 
@@ -135,4 +136,56 @@ func Payload(dst []byte, src Pages, c Cell, usable int) ([]byte, error) {
 		}
 	}
 	return dst, nil
+}
+
+// A PayloadReader reads the payload of a cell from its start. It holds one overflow page
+// at a time, and reads it when it comes to it. Not safe for concurrent use.
+type PayloadReader struct {
+	ch   chain
+	rest []byte // of the current page
+	page []byte // the current overflow page; nil before the first
+	err  error
+}
+
+// NewPayloadReader returns a reader of the payload of c.
+func NewPayloadReader(src Pages, c Cell, usable int) *PayloadReader {
+	r := &PayloadReader{rest: c.Local}
+	r.ch, r.err = newChain(src, c, usable)
+	return r
+}
+
+// Read implements io.Reader. A chain that ends early or comes back to itself is
+// [ErrCorrupt].
+func (r *PayloadReader) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		if len(r.rest) == 0 {
+			if r.advance(); r.err != nil {
+				break
+			}
+		}
+		k := copy(p[n:], r.rest)
+		n, r.rest = n+k, r.rest[k:]
+	}
+	if n > 0 || len(p) == 0 {
+		return n, nil
+	}
+	return 0, r.err
+}
+
+// advance steps to the next overflow page, or sets err.
+func (r *PayloadReader) advance() {
+	switch {
+	case r.err != nil:
+		return
+	case r.ch.left <= 0, r.page != nil && r.ch.last():
+		r.err = io.EOF
+		return
+	case r.page != nil:
+		if r.err = r.ch.next(r.page); r.err != nil {
+			return
+		}
+	}
+	if r.page, r.err = r.ch.read(); r.err == nil {
+		r.rest = r.page[4 : 4+min(r.ch.left, int64(r.ch.usable-4))]
+	}
 }

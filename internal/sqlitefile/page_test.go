@@ -3,6 +3,7 @@ package sqlitefile
 import (
 	"bytes"
 	"errors"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -199,6 +200,9 @@ func FuzzDatabase(f *testing.F) {
 				}
 				if int64(len(payload)) != c.PayloadSize {
 					t.Errorf("payload of %d bytes, want %d", len(payload), c.PayloadSize)
+				}
+				if read, err := io.ReadAll(NewPayloadReader(src, c, h.Usable)); err != nil || !bytes.Equal(read, payload) {
+					t.Errorf("%d bytes are read, %v, of a payload of %d", len(read), err, len(payload))
 				}
 				if vals, err = Record(vals, payload); err != nil {
 					return err

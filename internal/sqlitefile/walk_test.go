@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -103,9 +104,11 @@ func (failingPages) Page(uint32) ([]byte, error) { return nil, io.ErrUnexpectedE
 func TestPagesErrorsPass(t *testing.T) {
 	cell := Cell{PayloadSize: 2000, Overflow: 5}
 	_, payloadErr := Payload(nil, failingPages{}, cell, 512)
+	_, readErr := io.ReadAll(NewPayloadReader(failingPages{}, cell, 512))
 	for name, err := range map[string]error{
 		"Walk":     Walk(failingPages{}, 1, 512, 9, noVisit),
 		"Payload":  payloadErr,
+		"Read":     readErr,
 		"Overflow": Overflow(failingPages{}, cell, 512, func(_, _ uint32) error { return nil }),
 	} {
 		if !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, ErrCorrupt) {
@@ -146,6 +149,12 @@ func TestOverflow(t *testing.T) {
 	if &payload[0] != &buf[0] {
 		t.Error("a buffer that is large enough was not used")
 	}
+	if err := iotest.TestReader(NewPayloadReader(src, cell, 512), payload); err != nil {
+		t.Error(err)
+	}
+	if err := iotest.TestReader(NewPayloadReader(src, Cell{PayloadSize: 3, Local: []byte("xyz")}, 512), []byte("xyz")); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestOverflowDamaged(t *testing.T) {
@@ -166,6 +175,9 @@ func TestOverflowDamaged(t *testing.T) {
 		}
 		if _, err := Payload(nil, src, cell, 512); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: Payload: %v, want ErrCorrupt", name, err)
+		}
+		if n, err := io.Copy(io.Discard, NewPayloadReader(src, cell, 512)); !errors.Is(err, ErrCorrupt) || n > 20*512 {
+			t.Errorf("%s: a reader gives %d bytes and %v, want ErrCorrupt soon", name, n, err)
 		}
 	}
 }
