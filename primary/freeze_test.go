@@ -244,6 +244,7 @@ func TestWaitersOutliveTerms(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(b.ctx)
 			g, ctx := errgroup.WithContext(ctx)
+			p.capturing.Store(true)
 			g.Go(func() error { return p.snapshots.Run(ctx, log) })
 			other := errors.New("what the second term says")
 			g.Go(func() error {

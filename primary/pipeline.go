@@ -70,6 +70,7 @@ type Pipeline struct {
 	fences    chan error    // has room for one: why this primary must stop
 
 	captured, shipped atomic.Bool // ever
+	capturing         atomic.Bool // a term runs
 }
 
 // A call is work for the goroutine that owns the capture.
@@ -235,12 +236,14 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	*doubt = nil
 	defer func() {
 		end(err)
+		p.capturing.Store(false)
 		p.snapshots.interrupt(err)
 		p.summer.interrupt(err)
 		c.frozen.Wait()
 		err = errors.Join(err, c.close())
 	}()
 	p.captured.Store(true)
+	p.capturing.Store(true)
 	p.snapshots.begin(c.broken)
 	p.status.trouble(troubleLog, nil) // only now it has taken a record
 	p.status.trouble(troubleCapture, nil)

@@ -2,6 +2,7 @@ package primary
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -28,13 +29,10 @@ func newQueue(ctx context.Context, s *snapshotter) *queue {
 	return q
 }
 
-// join asks for a turn, if none will come already. asked, which may be nil, takes the
-// outcome.
-func (q *queue) join(asked chan error) {
-	if asked != nil {
-		q.asked = append(q.asked, asked)
-	}
-	if q.joined {
+// join asks for a turn, unless one will come already or no term runs: what waits for
+// one must not make others wait for it.
+func (q *queue) join() {
+	if q.joined || !q.s.p.capturing.Load() {
 		return
 	}
 	q.joined = true
@@ -51,18 +49,23 @@ func (q *queue) join(asked chan error) {
 	})
 }
 
-// serve makes the snapshot in the turn that has come, and tells those who asked.
+// serve makes the snapshot in the turn that has come, and tells those who asked. Where
+// the term has ended meanwhile, the next one has another turn.
 func (q *queue) serve(done func()) {
 	defer done()
 	s := q.s
 	s.waits("")
 	err := s.make(q.ctx)
-	if q.ctx.Err() == nil { // else that is why it ended, and no failure
+	q.joined = false
+	switch {
+	case q.ctx.Err() != nil: // that is why it ended, and no failure
+	case errors.Is(err, errNoTerm), len(q.asked) > 0 && endsTerm(err):
+		return
+	default:
 		s.report(err)
 		s.untrimmed = s.untrimmed || err == nil
 		s.trim(q.ctx)
 	}
-	q.joined = false
 	q.answer(err)
 }
 

@@ -2,14 +2,20 @@ package primary
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/wal"
 )
 
 // A crowd counts who is inside the stores of several databases at once.
@@ -176,4 +182,49 @@ func TestResyncTakesItsTurn(t *testing.T) {
 	if got := b.operations(before.LSN); got != "insert 2" {
 		t.Errorf("captured %q, want both inserts", got)
 	}
+}
+
+// TestTurnNeedsATerm: a database that is away, or whose capture has other things to do,
+// takes no turn from the others, and whoever asked for its snapshot has it later.
+func TestTurnNeedsATerm(t *testing.T) {
+	b := newBench(t, oneTable)
+	log, err := wal.Open(t.TempDir(), wal.Options{})
+	noError(t, err)
+	t.Cleanup(func() { noError(t, log.Close()) })
+	synctest.Test(t, func(t *testing.T) {
+		o := b.options()
+		o.Sources = &Sources{Turns: snapshot.NewTurns(1)}
+		p, err := New(o)
+		noError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		var g errgroup.Group
+		g.Go(func() error { return p.snapshots.Run(ctx, log) })
+		asked := make(chan error, 1)
+		p.snapshots.requests <- asked
+		free := func(when string) {
+			t.Helper()
+			done, err := o.Sources.Turns.Take(ctx, 1, func(string) { t.Errorf("%s: the turn is taken", when) })
+			noError(t, err)
+			done()
+		}
+		synctest.Wait()
+		free("no term")
+		p.capturing.Store(true)
+		time.Sleep(2 * dueEvery) // in the bubble: it takes no time
+		p.capturing.Store(false)
+		time.Sleep(2 * freezePatience)
+		free("a term that does not answer")
+		p.capturing.Store(true)
+		p.snapshots.begin(0)
+		other := errors.New("the capture answers")
+		call := <-p.calls
+		call.done <- other
+		if err := <-asked; !errors.Is(err, other) {
+			t.Errorf("whoever asked hears %v", err)
+		}
+		cancel()
+		if err := g.Wait(); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
 }

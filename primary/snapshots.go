@@ -89,7 +89,8 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case asked := <-s.requests:
-			q.join(asked)
+			q.asked = append(q.asked, asked)
+			q.join()
 			continue
 		case done := <-q.turn:
 			q.serve(done)
@@ -103,8 +104,8 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 			return fmt.Errorf("%w: %w", errLog, err)
 		}
 		s.considerReadingBack(ctx, &readers, log)
-		if due {
-			q.join(nil)
+		if due || len(q.asked) > 0 {
+			q.join()
 		}
 	}
 }
@@ -321,7 +322,7 @@ func (s *snapshotter) make(ctx context.Context) error {
 	defer cancel(nil)
 	s.setCancel(cancel)
 	defer s.setCancel(nil)
-	frozen, err := s.p.freeze(ctx)
+	frozen, err := s.freeze(ctx)
 	if err != nil {
 		return err
 	}
@@ -341,6 +342,19 @@ func (s *snapshotter) make(ctx context.Context) error {
 	s.p.changed.notify()
 	s.p.o.Logger.Info("snapshot made", "lsn", m.Position.LSN, "bytes", m.Size(), "stored_bytes", m.StoredSize(), "took", s.p.o.Clock().Sub(began))
 	return nil
+}
+
+// errNoTerm means that no capture was there to freeze the source, or that it had other
+// things to do.
+var errNoTerm = errors.New("nothing captures the source at the moment, or it is busy")
+
+// freezePatience bounds how long a turn is spent on waiting for a term.
+const freezePatience = 10 * time.Second
+
+func (s *snapshotter) freeze(ctx context.Context) (*Frozen, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, freezePatience, errNoTerm)
+	defer cancel()
+	return s.p.freeze(ctx)
 }
 
 func (s *snapshotter) options() snapshot.Options {
