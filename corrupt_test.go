@@ -457,7 +457,27 @@ func (c *corruptCase) difference() string {
 var numbers = regexp.MustCompile(`0x[0-9a-f]+|[0-9a-f]{8,}|[0-9]+|/[^ ,:;"]+`)
 
 // note keeps what was said, to look at.
-func (c *corruptCase) note(text string) { c.said[numbers.ReplaceAllString(text, "N")]++ }
+func (c *corruptCase) note(text string) {
+	c.said[numbers.ReplaceAllString(text, "N")]++
+	c.wantPlaces(text)
+}
+
+// ofDamage is in errors that damaged bytes cause, and place says where those are: the
+// end of a transaction is none.
+var (
+	ofEnd    = regexp.MustCompile(`transaction that ends at frame [0-9]+`)
+	ofDamage = regexp.MustCompile(`decode: inconsistent|sqlitefile: corrupt`)
+	place    = regexp.MustCompile(`\b(pages?|frames?|row) [0-9]+\b|\b(database|SQLite WAL) header\b`)
+)
+
+// wantPlaces checks that each line about damage tells where it is.
+func (c *corruptCase) wantPlaces(text string) {
+	for line := range strings.Lines(text) {
+		if ofDamage.MatchString(line) && !place.MatchString(ofEnd.ReplaceAllString(line, "")) {
+			c.fail("damage without a place: %s", line)
+		}
+	}
+}
 
 // end stops everything and looks for row values in what was logged.
 func (c *corruptCase) end() {
@@ -466,6 +486,7 @@ func (c *corruptCase) end() {
 	}
 	c.order(order{Do: "close"})
 	text := c.log.String()
+	c.wantPlaces(text)
 	for said := range c.said {
 		text += said
 	}

@@ -91,6 +91,7 @@ func newCapture(ctx context.Context, src *source, log changeLog, o captureSetup)
 		return nil, err
 	}
 	c.decoder = newDecoder(c.layouts, o.logger)
+	c.sums.where = c.decoder.rows.where
 	if err := c.begin(ctx); err != nil {
 		return nil, errors.Join(err, c.close())
 	}

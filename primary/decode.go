@@ -123,7 +123,11 @@ func readHeader(state sqlitefile.Pages) (sqlitefile.Header, error) {
 	if err != nil {
 		return sqlitefile.Header{}, fmt.Errorf("page 1: %w", err)
 	}
-	return sqlitefile.ParseHeader(b)
+	h, err := sqlitefile.ParseHeader(b)
+	if err != nil {
+		err = fmt.Errorf("page 1: %w", err)
+	}
+	return h, err
 }
 
 // headerOf reads the header of a state that is said to have pageCount pages. SQLite
@@ -131,7 +135,7 @@ func readHeader(state sqlitefile.Pages) (sqlitefile.Header, error) {
 func headerOf(state sqlitefile.Pages, pageCount uint32) (sqlitefile.Header, error) {
 	h, err := readHeader(state)
 	if err == nil && h.PageCount != 0 && h.PageCount != pageCount {
-		err = fmt.Errorf("%w: a database of %d pages, of %d by its header", errInconsistent, pageCount, h.PageCount)
+		err = fmt.Errorf("%w: a database of %d pages, of %d by its header on page 1", errInconsistent, pageCount, h.PageCount)
 	}
 	return h, err
 }

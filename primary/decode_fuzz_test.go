@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"strconv"
 	"testing"
 
@@ -58,6 +59,9 @@ func (h history) spoil(rnd *rand.Rand, n int) (*image, []uint32) {
 	return after, written
 }
 
+// placed is how an error tells where the damage is.
+var placed = regexp.MustCompile(`\bpages? [0-9]+\b`)
+
 // decodeSpoiled checks that damage makes an error or an answer.
 func decodeSpoiled(t testing.TB, d *decoder, s *sorter, h history, after *image, written []uint32, count uint32) {
 	if err := d.load(h.before, h.before.count()); err != nil {
@@ -71,6 +75,9 @@ func decodeSpoiled(t testing.TB, d *decoder, s *sorter, h history, after *image,
 		err = d.transaction(after, h.after, h.after.differing(after), h.after.count(), s)
 	}
 	known := errors.Is(err, errInconsistent) || errors.Is(err, errHeaderChanged) || errors.Is(err, errReservedName)
+	if errors.Is(err, errInconsistent) && !placed.MatchString(err.Error()) {
+		t.Errorf("%v names no page", err)
+	}
 	if err != nil && !known {
 		t.Logf("%v", err) // Describe may refuse a damaged CREATE TABLE
 		if errors.Is(err, sqlitefile.ErrCorrupt) {

@@ -303,9 +303,11 @@ func (r *rowDiffer) keyAt(c *cursor, buf *[]byte, pages []uint32, p *place, n in
 	if err != nil {
 		return key, false, err
 	}
-	r.keyed.keyBuf, err = appendKey(r.keyed.keyBuf[:0], row, n)
-	if err != nil || len(r.keyed.keyBuf) == 0 {
-		return key, false, err
+	if r.keyed.keyBuf, err = appendKey(r.keyed.keyBuf[:0], row, n); err != nil {
+		return key, false, onPage(c.page, err)
+	}
+	if len(r.keyed.keyBuf) == 0 {
+		return key, false, nil
 	}
 	return xxh3.Hash128(r.keyed.keyBuf), true, nil
 }

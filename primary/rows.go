@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -260,7 +261,26 @@ func (r *rowDiffer) report(op cdc.Op, table *cdc.Table, a, b *cursor) error {
 			return err
 		}
 	}
-	return r.sink.change(&r.out)
+	if err := r.sink.change(&r.out); err != nil {
+		return onPage(cmp.Or(b, a).page, err)
+	}
+	return nil
+}
+
+// where is the page of the row that is being reported.
+func (r *rowDiffer) where() uint32 {
+	if r.out.Op == cdc.OpDelete {
+		return r.a.page.Number()
+	}
+	return r.b.page.Number()
+}
+
+// onPage says on which page the bytes are that an error is about, if it is about any.
+func onPage(p sqlitefile.Page, err error) error {
+	if errors.Is(inconsistent(err), errInconsistent) {
+		return fmt.Errorf("page %d: %w", p.Number(), err)
+	}
+	return err
 }
 
 // isLarge reports whether c stands at a row that is not put together in memory. Of rows
@@ -285,7 +305,7 @@ func payload(buf *[]byte, c *cursor) ([]byte, error) {
 	}
 	b, err := sqlitefile.Payload(*buf, c.src, c.cell, c.usable)
 	if err != nil {
-		return nil, fmt.Errorf("page %d: %w", c.page.Number(), err)
+		return nil, onPage(c.page, err)
 	}
 	*buf = b
 	return b, nil

@@ -40,6 +40,7 @@ type rowSums struct {
 	lastOp  cdc.Op
 	lastRow rowOf
 	changed []cdc.TableHash // what end returned
+	where   func() uint32   // page of the row at hand, for errors; nil: not known
 }
 
 // A summedTable is one table through all its names.
@@ -100,7 +101,7 @@ func (s *rowSums) close() error {
 		return nil
 	}
 	err := s.scratch.Close()
-	s.scratch = nil
+	s.scratch, s.where = nil, nil
 	return err
 }
 
@@ -208,6 +209,9 @@ func (s *rowSums) changeRow(c *cdc.Change, old, new *cursor) {
 	if err := row.table.add(row.face.hasher, c, old, new); err != nil {
 		if !c.Table.WithoutRowid {
 			err = fmt.Errorf("row %d: %w", c.Rowid, err)
+		}
+		if s.where != nil {
+			err = fmt.Errorf("page %d: %w", s.where(), err)
 		}
 		s.unfit(row, err)
 		s.lastRow.table = nil

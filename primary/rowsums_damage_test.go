@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -56,6 +57,30 @@ func TestRowSumsOfADamagedRow(t *testing.T) {
 	hashes := s.end()
 	if len(hashes) != 1 || hashes[0].Table != "u" || s.known != 1 {
 		t.Errorf("%d hashes, %d known", len(hashes), s.known)
+	}
+}
+
+// TestRowSumsNameThePage: a row of a WITHOUT ROWID table has no number, its page has.
+func TestRowSumsNameThePage(t *testing.T) {
+	s := newSubject(t, 1, "PRAGMA page_size=512; CREATE TABLE t(id INTEGER PRIMARY KEY, v) WITHOUT ROWID; "+fill(1, 100, 50))
+	sums := newRowSums(testLogger())
+	noError(t, sums.open(cdc.Position{}))
+	defer sums.close()
+	sums.load(s.decoder.schema, s.decoder.head.Encoding)
+	sums.tables["t"].known = true
+	sums.where = s.decoder.rows.where
+	after := &image{data: append([]byte(nil), s.before.data...), pageSize: 512}
+	leaf := after.count()
+	page, err := after.Page(leaf)
+	noError(t, err)
+	p, err := sqlitefile.ParsePage(page, leaf, 512)
+	noError(t, err)
+	cell, err := p.Cell(0)
+	noError(t, err)
+	cell.Local[2] = 0x7f // the type of v: a text of 57 bytes, more than there are
+	noError(t, s.decoder.transaction(s.before, after, []uint32{leaf}, leaf, &summingSink{sums, s.sorter}))
+	if want := fmt.Sprintf("page %d: ", leaf); !strings.Contains(sums.damage(), want) {
+		t.Errorf("the damage is %q, which does not name %s", sums.damage(), want)
 	}
 }
 

@@ -125,14 +125,14 @@ func readSchema(s *side, e sqlitefile.Encoding, l layouts) (*schema, error) {
 			}
 			row, err := sqlitefile.ParseSchemaRow(c.Rowid, record, e)
 			if err != nil {
-				return err
+				return onPage(p, err)
 			}
 			o, err := newObject(row, s, l)
 			if err != nil {
-				return err
+				return onPage(p, err)
 			}
 			if err := schema.add(o); err != nil {
-				return err
+				return onPage(p, err)
 			}
 		}
 		return nil

@@ -46,7 +46,7 @@ func openTerms(dir, node string, logger *slog.Logger) (*terms, error) {
 		return t, nil
 	}
 	if err != nil && !errors.Is(err, durable.ErrTooLong) {
-		return nil, err
+		return nil, fmt.Errorf("%w; if it cannot be read again, remove it: records that only the stream still has are then taken for another primary's", err)
 	}
 	var book termBook
 	if err == nil {

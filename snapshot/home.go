@@ -85,9 +85,9 @@ func (h *home) look() (here homeNote, err error) {
 	if !h.read {
 		b, err := durable.ReadFile(durable.OS{}, h.note, noteLimit)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, durable.ErrTooLong): // too long to be one
 		case err != nil:
-			return here, fmt.Errorf("snapshot: note of where the store is: %w", err)
+			return here, fmt.Errorf("snapshot: note of where the store is: %w; if it cannot be read again, remove it", err)
 		default:
 			var n homeNote
 			if json.Unmarshal(b, &n) == nil { // else as if there were none

@@ -25,18 +25,20 @@ type copyDatabase struct {
 
 // hear hands heartbeats to the replica.
 func (d *copyDatabase) hear(ctx context.Context, conn *stream.Conn) error {
-	err := conn.OnHeartbeat(ctx, d.name, func(h stream.Heartbeat) {
-		d.replica.Heard(replica.Heartbeat{
-			Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published,
-			Transactions: h.Totals.Transactions, Bytes: h.Totals.Bytes,
-			SentAt: h.SentAt, ReceivedAt: d.clock(), Offset: time.Duration(d.offset.Load()),
-		})
-	})
-	if err != nil {
+	if err := conn.OnHeartbeat(ctx, d.name, d.heard); err != nil {
 		return err
 	}
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// heard takes a heartbeat of the primary.
+func (d *copyDatabase) heard(h stream.Heartbeat) {
+	d.replica.Heard(replica.Heartbeat{
+		Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published,
+		Transactions: h.Totals.Transactions, Bytes: h.Totals.Bytes,
+		SentAt: h.SentAt, ReceivedAt: d.clock(), Offset: time.Duration(d.offset.Load()),
+	})
 }
 
 const (
