@@ -48,6 +48,7 @@ type follower struct {
 	overlay    overlay
 	stats      followerStats
 	stuck      error         // why the last checkpoint failed, which the next one may not
+	heldSince  time.Time     // when a reader first kept this generation from ending; zero: none does
 	stallLimit time.Duration // how long a turnover may hold the write lock
 	clock      func() time.Time
 }
@@ -194,6 +195,7 @@ func (f *follower) generation(h sqlitefile.WALHeader) error {
 	}
 	f.view.settle()
 	f.started, f.settled, f.pinFrame, f.resumeEnd = true, false, 0, 0
+	f.heldSince = time.Time{}
 	f.stats.Generations++
 	return nil
 }
@@ -210,6 +212,7 @@ func (f *follower) settle() error {
 	f.settled = m.Frames == m.Backfilled && (m.Frames == 0 || f.started && m.Frames == f.reader.Position().Frame)
 	if f.settled {
 		f.view.settle()
+		f.heldSince = time.Time{}
 	}
 	return nil
 }
@@ -380,6 +383,9 @@ func (f *follower) turnoverLocked() (err error) {
 	f.pinFrame = f.position().Frame
 	if !complete {
 		f.stats.Unfinished++
+		if f.stuck == nil && f.heldSince.IsZero() {
+			f.heldSince = began
+		}
 		return nil
 	}
 	f.stats.Turnovers++

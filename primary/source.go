@@ -232,11 +232,18 @@ func (s *source) checkpointWaits() (bool, error) {
 // heldByOther asks for a lock of -shm without taking it. POSIX shows a process
 // only the locks of others.
 func (s *source) heldByOther(at int64) (bool, error) {
+	_, held, err := s.holder(at)
+	return held, err
+}
+
+// holder is heldByOther with the number of one process that holds the lock, 0 if that
+// cannot be seen.
+func (s *source) holder(at int64) (pid int, held bool, err error) {
 	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1}
 	if err := unix.FcntlFlock(s.index.Fd(), unix.F_GETLK, &l); err != nil {
-		return false, fmt.Errorf("locks of %s: %w", s.index.Name(), err)
+		return 0, false, fmt.Errorf("locks of %s: %w", s.index.Name(), err)
 	}
-	return l.Type != unix.F_UNLCK, nil
+	return int(l.Pid), l.Type != unix.F_UNLCK, nil
 }
 
 // excludeCheckpoints waits until nobody checkpoints and keeps it so until release:

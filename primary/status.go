@@ -73,6 +73,7 @@ type CaptureStatus struct {
 	Yields         uint64         `json:"yields"`
 	Stalls         StallHistogram `json:"stalls"` // of writers, by turnovers
 	SpilledBytes   int64          `json:"spilled_bytes"`
+	Held           *HeldWAL       `json:"sqlite_wal_held,omitempty"` // by a reader; nil: by none
 }
 
 // A ChangeLogStatus describes the change log on disk.
@@ -118,6 +119,9 @@ func (b *statusBoard) trouble(t trouble, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.errs[t] = err
+	if t == troubleCapture && err != nil { // and so is our own pin
+		b.capture.Held = nil
+	}
 	if t == troubleCapture && err == nil {
 		b.started = true
 	}
@@ -136,13 +140,15 @@ func (b *statusBoard) captured(c *capture) bool {
 	at, f := c.encoder.Position(), c.follower
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	news := (b.capture.Held == nil) != (c.upkeep.reader == nil)
 	b.capture = CaptureStatus{
 		SQLiteWALBytes: int64(f.position().Frame) * int64(f.view.pageSize),
 		Generations:    f.stats.Generations, Repins: f.stats.Repins, Turnovers: f.stats.Turnovers,
 		Unfinished: f.stats.Unfinished, Yields: f.stats.Yields, Stalls: f.stats.Stalls, SpilledBytes: c.sorter.spilled(),
+		Held: c.upkeep.reader,
 	}
 	sums := SumStatus{Tables: len(c.sums.tables), Known: c.sums.known, Damage: c.sums.damage()}
-	if at == b.position && sums == b.sums {
+	if at == b.position && sums == b.sums && !news {
 		return false
 	}
 	b.sums = sums

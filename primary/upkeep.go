@@ -27,7 +27,8 @@ type upkeep struct {
 	idleTried bool          // since the last write
 	found     int64         // bytes of the SQLite WAL when the term began; less, once it has started over
 	held      bool          // a snapshot is being read, whose pin makes a turnover impossible
-	alarmed   bool          // the size of the SQLite WAL was reported
+	reader    *HeldWAL      // keeps the SQLite WAL from starting over; nil: none does
+	alarmed   bool          // that it has passed its bound was reported
 	yielding  bool          // another program's checkpoint waits, and the pin may be why
 	yielded   yield         // what the pin did about it
 	stuck     bool          // a checkpoint failed, which was reported
@@ -172,6 +173,9 @@ func (c *capture) look(first bool) error {
 	if u.found = min(u.found, size); first {
 		u.found = size
 	}
+	if err := c.noteReader(size); err != nil {
+		return err
+	}
 	if size <= most {
 		u.alarmed = false
 		return nil
@@ -181,11 +185,6 @@ func (c *capture) look(first bool) error {
 	behind := int64(m.Frames-min(m.Frames, c.follower.position().Frame)) * pageSize
 	if behind > most/2 && size > u.found+most/2 {
 		return fmt.Errorf("%s: %d bytes, %d of them not captured: %w", c.src.path, size, behind, errSpace)
-	}
-	if !u.alarmed && !u.stuck && (u.backOff > 0 || u.held) { // else its turnover is still to come
-		u.alarmed = true
-		c.logger.Warn("the SQLite WAL cannot be started over because another connection keeps a read transaction open; end it",
-			"bytes", size, "max_sqlite_wal", most, "snapshot_reading", u.held)
 	}
 	return nil
 }

@@ -25,6 +25,8 @@ var details = map[string]string{
 	"sqlite_wal_generations_total":          "Times that the SQLite WAL of the source started over.",
 	"sqlite_wal_turnovers_total":            "Times that the SQLite WAL was made free to start over.",
 	"sqlite_wal_turnovers_unfinished_total": "Turnovers that another reader was in the way of.",
+	"sqlite_wal_held_bytes":                 "Size of the SQLite WAL while another connection's read transaction keeps it from starting over, else 0.",
+	"sqlite_wal_held_seconds":               "For how long it has been kept from starting over, else 0.",
 	"repins_total":                          "Times that the pin on the SQLite WAL moved on.",
 	"longest_stall_seconds":                 "Longest time that a turnover made writers wait.",
 	"spilled_bytes":                         "Bytes of the transaction in hand that are in a temporary file.",

@@ -26,6 +26,7 @@ type Database struct {
 	State    string    `json:"state"` // one word
 	Since    time.Time `json:"since"` // of State
 	Error    string    `json:"error,omitempty"`
+	Warnings []string  `json:"warnings,omitempty"` // what a person should look at although the state is well
 	Epoch    cdc.Epoch `json:"epoch"`
 	LSN      LSNs      `json:"lsn"`
 	Lag      Lag       `json:"lag"` // of a primary: not yet published; of a replica: not yet applied

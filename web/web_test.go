@@ -134,7 +134,7 @@ func TestStatusIsStable(t *testing.T) {
 	d.Progress = &web.Progress{What: "restoring", Unit: "bytes", Done: 1, Total: 2, PerSecond: 3, ETASeconds: ptr(4.0)}
 	d.Details = web.Details{"reseeds_total": 1}
 	p := web.Database{
-		Name: "b", State: "offline", Since: noon, Error: "NATS does not answer", Epoch: 3,
+		Name: "b", State: "offline", Since: noon, Error: "NATS does not answer", Warnings: []string{"a reader"}, Epoch: 3,
 		LSN:    web.LSNs{Captured: ptr(cdc.LSN(3)), Durable: ptr(cdc.LSN(2)), Published: ptr(cdc.LSN(0))},
 		Lag:    web.Lag{Since: ptr(noon)},
 		Sizes:  web.Sizes{Database: 1, SQLiteWAL: 2, ChangeLog: 3, Snapshot: 4},
@@ -149,7 +149,7 @@ func TestStatusIsStable(t *testing.T) {
 		`{"name":"app","path":"/srv/app.db","state":"streaming","since":"2026-01-02T12:00:00Z","epoch":2,` +
 		`"lsn":{"applied":7},"lag":{"transactions":0,"bytes":0,"seconds":0},"sizes":{"database":0,"sqlite_wal":0},` +
 		`"progress":{"what":"restoring","unit":"bytes","done":1,"total":2,"per_second":3,"eta_seconds":4},"details":{"reseeds_total":1}},` +
-		`{"name":"b","path":"","state":"offline","since":"2026-01-02T12:00:00Z","error":"NATS does not answer","epoch":3,` +
+		`{"name":"b","path":"","state":"offline","since":"2026-01-02T12:00:00Z","error":"NATS does not answer","warnings":["a reader"],"epoch":3,` +
 		`"lsn":{"captured":3,"durable":2,"published":0},"lag":{"transactions":null,"bytes":null,"seconds":null,"since":"2026-01-02T12:00:00Z"},` +
 		`"sizes":{"database":1,"sqlite_wal":2,"change_log":3,"snapshot":4},"details":null,` +
 		`"writer_stalls":{"bounds":[0.001],"counts":[2,1],"sum_seconds":0.5},"replicas":[{"node":"replica-1","state":"streaming",` +

@@ -124,7 +124,8 @@ func (d *sourceDatabase) describe() web.Database {
 			Database: fileSize(d.path), SQLiteWAL: fileSize(d.path + "-wal"),
 			ChangeLog: s.ChangeLog.Bytes, Snapshot: s.Snapshot.Stored,
 		},
-		Details:  primaryDetails(s),
+		Details:  primaryDetails(s, now),
+		Warnings: primaryWarnings(s),
 		Stalls:   stalls(&s.Capture.Stalls),
 		Replicas: d.fleet.describe(now),
 	}
@@ -140,7 +141,14 @@ func (d *sourceDatabase) describe() web.Database {
 	return w
 }
 
-func primaryDetails(s primary.Status) web.Details {
+func primaryWarnings(s primary.Status) (all []string) {
+	if h := s.Capture.Held; h != nil {
+		all = append(all, h.String())
+	}
+	return all
+}
+
+func primaryDetails(s primary.Status, now time.Time) web.Details {
 	d := web.Details{
 		"transactions_total": float64(s.Totals.Transactions), "changes_total": float64(s.Totals.Changes),
 		"change_bytes_total":                    float64(s.Totals.Bytes),
@@ -157,6 +165,10 @@ func primaryDetails(s primary.Status) web.Details {
 		"inspections_total":                     float64(s.Sums.Inspections),
 		"snapshot_newest_lsn":                   float64(s.Snapshot.Newest),
 		"change_log_first_lsn":                  float64(s.ChangeLog.First),
+	}
+	d["sqlite_wal_held_bytes"], d["sqlite_wal_held_seconds"] = 0, 0
+	if h := s.Capture.Held; h != nil {
+		d["sqlite_wal_held_bytes"], d["sqlite_wal_held_seconds"] = float64(h.Bytes), now.Sub(h.Since).Seconds()
 	}
 	if !s.Snapshot.Made.IsZero() {
 		d["snapshot_newest_timestamp_seconds"] = float64(s.Snapshot.Made.Unix())

@@ -94,7 +94,10 @@ func printNotes(w io.Writer, s web.Status, p paint) {
 		if d.Error != "" {
 			fmt.Fprintf(w, "\n%s: %s", d.Name, p.text(red, d.Error))
 		}
-		if d.Progress != nil || d.Error != "" {
+		for _, warning := range d.Warnings {
+			fmt.Fprintf(w, "\n%s: %s", d.Name, p.text(yellow, warning))
+		}
+		if d.Progress != nil || d.Error != "" || len(d.Warnings) > 0 {
 			fmt.Fprintln(w)
 		}
 	}
