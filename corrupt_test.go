@@ -487,6 +487,14 @@ func (c *corruptCase) end() {
 	c.order(order{Do: "close"})
 	text := c.log.String()
 	c.wantPlaces(text)
+	reports, err := filepath.Glob(filepath.Join(c.source+".primary", "reports", "*"))
+	c.must(err)
+	for _, path := range reports {
+		report, err := os.ReadFile(path)
+		c.must(err)
+		text += string(report)
+		c.said["bug report: "+filepath.Base(path)[len("20060102T150405.000Z-"):]]++
+	}
 	for said := range c.said {
 		text += said
 	}

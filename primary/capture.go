@@ -73,6 +73,7 @@ type captureSetup struct {
 	sums    *rowSums    // of the source; they outlive the term
 	terms   *terms      // where the term is noted; nil: nowhere
 	packer  *cdc.Packer // of records
+	reports *reports    // of self-checks that fail; nil: nowhere
 }
 
 // newCapture attaches to src and continues the history in log: from the last
@@ -91,7 +92,7 @@ func newCapture(ctx context.Context, src *source, log changeLog, o captureSetup)
 		return nil, err
 	}
 	c.decoder = newDecoder(c.layouts, o.logger)
-	c.sums.where = c.decoder.rows.where
+	c.sums.where, c.decoder.doubts = c.decoder.rows.where, c.reportFallback
 	if err := c.begin(ctx); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
@@ -229,6 +230,9 @@ func (c *capture) take(before, after sqlitefile.Pages, tx sqlitefile.WALTransact
 	c.sorter.reset()
 	c.sums.rollback()
 	if err := c.decoder.transaction(before, after, written, tx.DBSize, &c.summing); err != nil {
+		if errors.Is(err, errInconsistent) {
+			c.reportUndecodable(before, after, tx, written, err)
+		}
 		if errors.Is(err, errInconsistent) || errors.Is(err, errReservedName) {
 			err = fmt.Errorf("%w: %w", errUndecodable, err)
 		}

@@ -45,7 +45,8 @@ type decoder struct {
 	updates   mapUpdates
 	rows      rowDiffer
 	pairs     []treePair
-	fallbacks int64 // tables that were compared whole after an inconsistency
+	fallbacks int64                 // tables that were compared whole after an inconsistency
+	doubts    func(treePair, error) // told of each of them; nil: nobody
 }
 
 func newDecoder(l layouts, log *slog.Logger) *decoder {
@@ -288,6 +289,9 @@ func (d *decoder) compare(p treePair, out changeSink) error {
 	if err := inconsistent(err); errors.Is(err, errInconsistent) {
 		d.fallbacks++
 		d.log.Warn("decode: comparing a whole table", "table", p.new.table.Name, "err", err)
+		if d.doubts != nil {
+			d.doubts(p, err)
+		}
 		if plan, err = d.rows.walk(oldRoot, p.new.root, true); err != nil {
 			return err
 		}

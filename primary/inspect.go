@@ -154,7 +154,7 @@ func (s *summer) inspect(ctx context.Context) error {
 	case mismatch != nil:
 		return s.refuteMap(ctx, frozen.At, mismatch)
 	case still && wrong > 0:
-		return s.endTerm(ctx, errPastSQLite)
+		return s.endTerm(ctx, errPastSQLite, func(*capture) {}) // no defect of ours
 	}
 	return nil
 }
@@ -202,12 +202,16 @@ func (s *summer) refuteMap(ctx context.Context, at cdc.Position, mismatch error)
 	s.mu.Lock()
 	s.status.MapMismatches++
 	s.mu.Unlock()
-	return s.endTerm(ctx, fmt.Errorf("%w: the map of the pages was wrong: %w", errUndecodable, mismatch))
+	return s.endTerm(ctx, fmt.Errorf("%w: the map of the pages was wrong: %w", errUndecodable, mismatch), func(c *capture) { c.reportMap(mismatch) })
 }
 
-// endTerm makes because the end of the term that is running.
-func (s *summer) endTerm(ctx context.Context, because error) error {
-	if asked := s.p.ask(ctx, func(*capture) error { return because }); asked != because {
+// endTerm makes because the end of the term that is running, after report.
+func (s *summer) endTerm(ctx context.Context, because error, report func(*capture)) error {
+	end := func(c *capture) error {
+		report(c)
+		return because
+	}
+	if asked := s.p.ask(ctx, end); asked != because {
 		return asked
 	}
 	return nil

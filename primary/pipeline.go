@@ -25,6 +25,7 @@ type Options struct {
 	Path      string // of the source database file
 	Dir       string // where the change log and temporary files of this database go
 	Node      string
+	Version   string // of the program, for reports of defects
 	Stream    Stream
 	Snapshots snapshot.Store
 	Sources   *Sources // shared by all pipelines of the process
@@ -65,6 +66,7 @@ type Pipeline struct {
 	sums      *rowSums // the capture's
 	terms     *terms   // Run's
 	summer    summer
+	reports   *reports
 	changed   broadcast     // whenever a position moves
 	gaveWay   atomic.Uint64 // times that captured records gave way to the stream's
 	fences    chan error    // has room for one: why this primary must stop
@@ -91,6 +93,7 @@ func New(o Options) (*Pipeline, error) {
 	p.audits.clock = o.Clock
 	p.sums = newRowSums(p.o.Logger)
 	p.summer.p = p
+	p.reports = newReports(o.Dir, o.Version, o.Clock, p.o.Logger, p.changed.notify)
 	o.Sources.join()
 	return p, nil
 }
@@ -154,6 +157,7 @@ func (p *Pipeline) withLog(ctx context.Context) (err error) {
 	g.Go(func() error { return ship.Run(ctx) })
 	g.Go(func() error { return p.snapshots.Run(ctx, log) })
 	g.Go(func() error { return p.summer.Run(ctx, p.sums.wanted) })
+	g.Go(func() error { return p.reports.Run(ctx) })
 	g.Go(func() error {
 		select {
 		case err := <-p.fences:
@@ -229,6 +233,7 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	c, err := newCapture(ctx, src, log, captureSetup{
 		dir: p.o.Dir, options: p.o.Capture, clock: p.o.Clock, logger: p.o.Logger,
 		rebuild: p.rebuilder(log), waits: p.waits, doubt: *doubt, sums: p.sums, terms: p.terms, packer: p.o.ChangeLog.Packer,
+		reports: p.reports,
 	})
 	if err != nil {
 		return err
@@ -250,7 +255,9 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	p.status.trouble(troubleCheckpoint, nil)
 	p.o.Logger.Info("capturing", "path", p.o.Path, "epoch", c.encoder.Position().Epoch, "lsn", c.encoder.Position().LSN,
 		"pages", c.follower.view.pages, "page_size", c.follower.view.pageSize)
-	return p.follow(ctx, c, w)
+	err = p.follow(ctx, c, w)
+	c.reportLost(err)
+	return err
 }
 
 // moved tells that the stream was taken up, or has got a record.

@@ -175,10 +175,10 @@ func newObject(row sqlitefile.SchemaRow, s *side, l layouts) (*object, error) {
 		return o, nil
 	case typeTable:
 	default:
-		return nil, fmt.Errorf("%w: sqlite_schema row %d is of type %q", errInconsistent, row.Rowid, row.Type)
+		return nil, fmt.Errorf("%w: sqlite_schema row %d is of no known type", errInconsistent, row.Rowid)
 	}
 	if !strings.EqualFold(row.Name, row.Table) { // which SQLite reads only as long as it need not
-		return nil, fmt.Errorf("%w: sqlite_schema row %d: table %s is said to belong to table %s", errInconsistent, row.Rowid, row.Name, row.Table)
+		return nil, fmt.Errorf("%w: sqlite_schema row %d: a table that is said to belong to another", errInconsistent, row.Rowid)
 	}
 	if row.Root == 0 {
 		return o, nil

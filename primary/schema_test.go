@@ -1,8 +1,10 @@
 package primary
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -91,6 +93,19 @@ func TestSchemaRefusesSharedRoots(t *testing.T) {
 		o.tree.root = 7
 		if err := s.add(o); (err == nil) != want {
 			t.Errorf("table %d: %v", i, err)
+		}
+	}
+}
+
+// TestNoSchemaIsQuoted: a page of sqlite_schema that leads to the rows of a table makes
+// schema rows of them.
+func TestNoSchemaIsQuoted(t *testing.T) {
+	for _, row := range []sqlitefile.SchemaRow{
+		{Rowid: 7, Type: "SECRET", Name: "t", Table: "t"},
+		{Rowid: 7, Type: "table", Name: "SECRET", Table: "other"},
+	} {
+		if _, err := newObject(row, nil, nil); !errors.Is(err, errInconsistent) || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("%v", err)
 		}
 	}
 }

@@ -41,6 +41,7 @@ type Status struct {
 	Capture   CaptureStatus   `json:"capture"`
 	Sums      SumStatus       `json:"row_set_hashes"`
 	ChangeLog ChangeLogStatus `json:"change_log"`
+	Reports   ReportStatus    `json:"bug_reports"`
 }
 
 // LSNs say how far each step has come.
@@ -196,6 +197,7 @@ func (p *Pipeline) Status() Status {
 		s.LSN.Epoch = ship.epoch.get()
 	}
 	need := p.snapshots.status(&s.Snapshot)
+	s.Reports = p.reports.state()
 	b := &p.status
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -324,9 +324,11 @@ func (s *summer) verify(ctx context.Context, at cdc.Position, sums []knownSum, c
 		byName[t.Name] = t.Sum
 	}
 	var wrong []knownSum
+	var facts []sumFacts
 	for _, k := range sums {
 		if got, ok := byName[k.name]; !ok || got != k.sum {
 			wrong = append(wrong, k)
+			facts = append(facts, sumFacts{Table: k.name, Have: k.sum.String(), Want: got.String()})
 			s.p.o.Logger.Error("the captured changes of a table do not add up to its rows: replicas may differ; "+
 				"please report this", "table", k.name, "lsn", at.LSN, "have", k.sum, "want", got)
 		}
@@ -338,6 +340,7 @@ func (s *summer) verify(ctx context.Context, at cdc.Position, sums []knownSum, c
 		for _, k := range wrong {
 			c.sums.refute(k)
 		}
+		c.reportSums(at, facts)
 		return c.encoder.Flush()
 	})
 	if err != nil {

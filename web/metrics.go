@@ -36,6 +36,8 @@ var details = map[string]string{
 	"row_set_hashes_oldest_verified_lsn":    "LSN of that comparison, of the table for which it is the longest ago; 0: of none.",
 	"row_set_hash_mismatches_total":         "Tables whose rows were not what the changes add up to, found since the start.",
 	"page_map_mismatches_total":             "Times that the map of the source's pages was found wrong since the start.",
+	"self_check_failures_total":             "Self-checks of the capture that failed since the start, of any kind; each was dealt with.",
+	"bug_reports":                           "Reports of failed self-checks in the data directory.",
 	"inspections_total":                     "Comparisons of what the capture believes with the source since the start.",
 	"snapshot_newest_lsn":                   "LSN of the newest snapshot.",
 	"snapshot_newest_timestamp_seconds":     "When the newest snapshot was made, in seconds since 1970.",

@@ -219,7 +219,7 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources, packer *cdc.Pa
 		o.Snapshots = snapshot.NewDirAt(filepath.Join(d.cfg.Snapshot.Dir, c.Name), filepath.Join(o.Dir, "store.json"))
 	}
 	o.ChangeLog.Packer = packer
-	o.Sources, o.Replay, o.Clock, o.Logger = sources, openReplay, d.e.clock, d.log
+	o.Sources, o.Replay, o.Clock, o.Logger, o.Version = sources, openReplay, d.e.clock, d.log, buildInfo().version
 	p, err := primary.New(o)
 	if err != nil {
 		return nil, err

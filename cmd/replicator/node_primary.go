@@ -145,6 +145,9 @@ func primaryWarnings(s primary.Status) (all []string) {
 	if h := s.Capture.Held; h != nil {
 		all = append(all, h.String())
 	}
+	if r := s.Reports; r.Kept > 0 {
+		all = append(all, fmt.Sprintf("%s of failed self-checks, the newest is %s; they hold no row values: please send them, then remove them", count(r.Kept, "report"), r.Newest))
+	}
 	return all
 }
 
@@ -163,6 +166,8 @@ func primaryDetails(s primary.Status, now time.Time) web.Details {
 		"row_set_hash_mismatches_total":         float64(s.Sums.Mismatches),
 		"page_map_mismatches_total":             float64(s.Sums.MapMismatches),
 		"inspections_total":                     float64(s.Sums.Inspections),
+		"self_check_failures_total":             float64(s.Reports.Failed),
+		"bug_reports":                           float64(s.Reports.Kept),
 		"snapshot_newest_lsn":                   float64(s.Snapshot.Newest),
 		"change_log_first_lsn":                  float64(s.ChangeLog.First),
 	}

@@ -9,6 +9,22 @@ import (
 	"github.com/sqlite-replicator/replicator/web"
 )
 
+// TestReportWarning: reports are told of until they are removed.
+func TestReportWarning(t *testing.T) {
+	var s primary.Status
+	s.Reports = primary.ReportStatus{Failed: 3, Kept: 1, Newest: "/data/app/reports/1.json"}
+	if d := primaryDetails(s, clockOf(t)()); d["self_check_failures_total"] != 3 || d["bug_reports"] != 1 {
+		t.Errorf("the figures are %v", d)
+	}
+	if w := primaryWarnings(s); len(w) != 1 || !strings.HasPrefix(w[0], "1 report of") || !strings.Contains(w[0], s.Reports.Newest) {
+		t.Errorf("the warnings are %q", w)
+	}
+	s.Reports.Kept = 0
+	if w := primaryWarnings(s); len(w) != 0 {
+		t.Errorf("after they were removed: %q", w)
+	}
+}
+
 // TestReaderWarning: what the capture knows of a reader in its way reaches the status,
 // the metrics and the screen, and goes.
 func TestReaderWarning(t *testing.T) {
