@@ -35,7 +35,7 @@ type View struct {
 func (v *View) Position() cdc.Position { return v.at.Position }
 
 // Content hashes every table and the schema, as sqlite.Conn.Content says.
-func (v *View) Content(ctx context.Context, progress func(rows uint64)) ([]sqlite.TableSum, [2]uint64, error) {
+func (v *View) Content(ctx context.Context, progress func(sqlite.Read)) ([]sqlite.TableSum, [2]uint64, error) {
 	return v.conn.Content(ctx, progress)
 }
 

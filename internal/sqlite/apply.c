@@ -219,9 +219,12 @@ static int read_row(rq_target *t, sqlite3_stmt *stmt, int64_t rowid, const rq_fi
   *rc = bind_key(t, stmt, 1, rowid, key);
   if (*rc != SQLITE_OK) return RQ_SQL;
   int status = RQ_OK, step = sqlite3_step(stmt);
-  if (step == SQLITE_ROW)
-    *rc = rq_row_hash(stmt, 0, t->shape, rowid, h);
-  else if (step == SQLITE_DONE)
+  rq_hash row;
+  if (step == SQLITE_ROW) {
+    *rc = rq_row_hash(stmt, 0, t->shape, rowid, &row);
+    h[0] = row.h[0];
+    h[1] = row.h[1];
+  } else if (step == SQLITE_DONE)
     status = RQ_DIVERGED;
   else
     *rc = step;

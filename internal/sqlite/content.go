@@ -34,27 +34,47 @@ const sumRows = 4096
 // Names with the prefix Reserved do not count, and virtual tables are never asked.
 //
 // The caller holds a transaction, so that all of it is one state. progress, unless
-// nil, learns the number of rows so far from time to time.
-func (c *Conn) Content(ctx context.Context, progress func(rows uint64)) (tables []TableSum, schema [2]uint64, err error) {
+// nil, learns from time to time how much was read.
+func (c *Conn) Content(ctx context.Context, progress func(Read)) (tables []TableSum, schema [2]uint64, err error) {
 	names, err := c.ordinaryTables("main")
 	if err != nil {
 		return nil, schema, err
 	}
-	done := uint64(0)
+	pageSize, err := c.QueryInt("PRAGMA page_size")
+	if err != nil {
+		return nil, schema, err
+	}
+	var done Read
 	for _, name := range names {
-		sum, err := c.sumTable(ctx, name, func(rows uint64) {
+		var table Read
+		sum, err := c.sumTable(ctx, name, func(s scan) {
+			table = Read{s.rows, max(int64(s.pages)*pageSize, int64(s.bytes))}
 			if progress != nil {
-				progress(done + rows)
+				progress(Read{done.Rows + table.Rows, done.Bytes + table.Bytes})
 			}
 		})
 		if err != nil {
 			return nil, schema, fmt.Errorf("sqlite: content of %q: %w", name, err)
 		}
-		done += sum.Rows
+		done = Read{done.Rows + table.Rows, done.Bytes + table.Bytes}
 		tables = append(tables, sum)
 	}
 	schema, err = c.sumSchema(ctx)
 	return tables, schema, err
+}
+
+// Read is how much of a database was read. Bytes is about the size of the pages that
+// hold the rows, and no less than that of their texts and blobs.
+type Read struct {
+	Rows  uint64
+	Bytes int64
+}
+
+// A scan is how far the reading of a table has come.
+type scan struct {
+	rows  uint64
+	pages uint32 // as rq_pages_read has it
+	bytes uint64 // of text and blob
 }
 
 // SumTable is the sum that Content computes for one table.
@@ -66,14 +86,14 @@ func (c *Conn) SumTable(ctx context.Context, name string) (TableSum, error) {
 // number of rows so far after every few thousand and at the end, and the caller may
 // rest in it.
 func (c *Conn) SumTablePaced(ctx context.Context, name string, progress func(rows uint64)) (TableSum, error) {
-	sum, err := c.sumTable(ctx, name, progress)
+	sum, err := c.sumTable(ctx, name, func(s scan) { progress(s.rows) })
 	if err != nil {
 		return TableSum{}, fmt.Errorf("sqlite: content of %q: %w", name, err)
 	}
 	return sum, nil
 }
 
-func (c *Conn) sumTable(ctx context.Context, name string, progress func(uint64)) (TableSum, error) {
+func (c *Conn) sumTable(ctx context.Context, name string, progress func(scan)) (TableSum, error) {
 	table, err := c.Table(name)
 	if err != nil {
 		return TableSum{}, err
@@ -83,19 +103,27 @@ func (c *Conn) sumTable(ctx context.Context, name string, progress func(uint64))
 		return TableSum{}, err
 	}
 	defer C.rq_shape_free(shape)
+	rows, rowids := table.readRows("")
+	sum, err := c.sum(ctx, rows, rowids, shape, progress)
+	sum.Name = table.Name
+	return sum, err
+}
+
+// readRows gives a query for what counts in the hashes of the rows of t, and one for
+// their rowids where those count and there is no room for them in the first. where
+// ends both.
+func (t Table) readRows(where string) (rows, rowids string) {
 	// Not from a covering index: it is the table that counts.
-	from := " FROM main." + quote(table.Name) + " NOT INDEXED"
-	columns, rowids := table.summed(), ""
-	switch rowid := quote(table.RowidName); {
-	case !table.SumsRowid():
+	from := " FROM main." + quote(t.Name) + " NOT INDEXED" + where
+	columns := t.summed()
+	switch rowid := quote(t.RowidName); {
+	case !t.SumsRowid():
 	case len(columns) < maxColumns:
 		columns = append([]string{rowid}, columns...)
 	default: // a SELECT may have as many columns as a table
 		rowids = "SELECT " + rowid + from
 	}
-	sum, err := c.sum(ctx, "SELECT "+selectList(columns)+from, rowids, shape, progress)
-	sum.Name = table.Name
-	return sum, err
+	return "SELECT " + selectList(columns) + from, rowids
 }
 
 // SumSchema is the sum that Content computes for the schema: of its objects and their
@@ -118,7 +146,7 @@ func (c *Conn) sumSchema(ctx context.Context) ([2]uint64, error) {
 	for i := range columns {
 		C.rq_shape_set(shape, C.int(i), 0, 0, 0, nil, 0) // no class: it always counts
 	}
-	sum, err := c.sum(ctx, "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"+unreserved, "", shape, func(uint64) {})
+	sum, err := c.sum(ctx, "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"+unreserved, "", shape, func(scan) {})
 	return sum.Sum, err
 }
 
@@ -126,7 +154,7 @@ func (c *Conn) sumSchema(ctx context.Context) ([2]uint64, error) {
 const maxColumns = 2000
 
 // sum hashes the rows of a query. rowids, unless empty, is a query for their rowids.
-func (c *Conn) sum(ctx context.Context, sql, rowids string, shape *C.rq_shape, progress func(uint64)) (TableSum, error) {
+func (c *Conn) sum(ctx context.Context, sql, rowids string, shape *C.rq_shape, progress func(scan)) (TableSum, error) {
 	if c.db == nil {
 		return TableSum{}, ErrClosed
 	}
@@ -144,6 +172,7 @@ func (c *Conn) sum(ctx context.Context, sql, rowids string, shape *C.rq_shape, p
 	}
 	defer c.interruptOn(ctx)() // rows may be huge
 	var s C.rq_sum
+	before := C.rq_pages_read(c.db)
 	for {
 		if err := ctx.Err(); err != nil {
 			return TableSum{}, err
@@ -155,7 +184,7 @@ func (c *Conn) sum(ctx context.Context, sql, rowids string, shape *C.rq_shape, p
 		if rc != C.SQLITE_ROW && rc != C.SQLITE_DONE {
 			return TableSum{}, c.fail("sum", rc)
 		}
-		progress(uint64(s.rows))
+		progress(scan{uint64(s.rows), uint32(C.rq_pages_read(c.db) - before), uint64(s.bytes)})
 		if rc == C.SQLITE_DONE {
 			return TableSum{Rows: uint64(s.rows), Sum: [2]uint64{uint64(s.sum[0]), uint64(s.sum[1])}}, nil
 		}

@@ -30,7 +30,7 @@ func TestContentTables(t *testing.T) {
 		CREATE TABLE _Replicator_position(lsn); CREATE INDEX _replicator_i ON t(b); CREATE VIEW v AS SELECT 1;
 		CREATE VIRTUAL TABLE f USING fts5(x); INSERT INTO f VALUES('hello'); CREATE TABLE w(k PRIMARY KEY) WITHOUT ROWID`)
 	rows := uint64(0)
-	tables, schema, err := c.Content(context.Background(), func(n uint64) { rows = n })
+	tables, schema, err := c.Content(context.Background(), func(r Read) { rows = r.Rows })
 	must(t, err)
 	var names []string
 	total := uint64(0)

@@ -9,6 +9,7 @@
 // no two rows of different values feed the same blocks.
 typedef struct {
   uint64_t a, b;
+  uint64_t bytes; // of text and blob so far
 } hash;
 
 static uint64_t rotl(uint64_t x, int r) { return x << r | x >> (64 - r); }
@@ -70,6 +71,7 @@ static int value(hash *h, sqlite3_stmt *stmt, int i) {
     uint64_t n = (uint64_t)sqlite3_column_bytes(stmt, i);
     if (!p && n) return SQLITE_NOMEM;
     bytes(h, class, p, n);
+    h->bytes += n;
     return SQLITE_OK;
   }
   }
@@ -96,8 +98,8 @@ static int missing(sqlite3_stmt *stmt, int i, const rq_value *v) {
   return 1;
 }
 
-int rq_row_hash(sqlite3_stmt *stmt, int first, const rq_shape *s, int64_t rowid, uint64_t out[2]) {
-  hash h = {0x9e3779b97f4a7c15u, 0xc2b2ae3d27d4eb4fu};
+int rq_row_hash(sqlite3_stmt *stmt, int first, const rq_shape *s, int64_t rowid, rq_hash *out) {
+  hash h = {0x9e3779b97f4a7c15u, 0xc2b2ae3d27d4eb4fu, 0};
   int n = s->columns;
   while (n > 0 && missing(stmt, first + n - 1, &s->missing[n - 1])) n--;
   if (s->rowid) block(&h, SQLITE_INTEGER, (uint64_t)rowid);
@@ -112,8 +114,9 @@ int rq_row_hash(sqlite3_stmt *stmt, int first, const rq_shape *s, int64_t rowid,
   h.b += h.a;
   h.a = mix(h.a);
   h.b = mix(h.b);
-  out[0] = h.a + h.b;
-  out[1] = h.a + 2 * h.b;
+  out->h[0] = h.a + h.b;
+  out->h[1] = h.a + 2 * h.b;
+  out->bytes = h.bytes;
   return SQLITE_OK;
 }
 

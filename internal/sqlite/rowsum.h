@@ -27,9 +27,15 @@ void rq_shape_free(rq_shape *s);
 // rq_shape_set sets what column i is when it is missing; it copies the n bytes at p. It returns 0 when memory is short.
 int rq_shape_set(rq_shape *s, int i, int class, int64_t v, double d, const void *p, uint64_t n);
 
-// rq_row_hash writes the hash of a row to h (FORMAT.md of package cdc, "Row-set
+// A rq_hash is the hash of a row, and how many bytes of text and blob are in it.
+typedef struct {
+  uint64_t h[2];
+  uint64_t bytes;
+} rq_hash;
+
+// rq_row_hash writes the hash of a row to out (FORMAT.md of package cdc, "Row-set
 // hash"). stmt stands at the row, its columns are those from first on. It returns
 // SQLITE_OK or SQLITE_NOMEM.
-int rq_row_hash(sqlite3_stmt *stmt, int first, const rq_shape *s, int64_t rowid, uint64_t h[2]);
+int rq_row_hash(sqlite3_stmt *stmt, int first, const rq_shape *s, int64_t rowid, rq_hash *out);
 
 #endif

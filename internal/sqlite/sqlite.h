@@ -31,10 +31,12 @@ enum {
   SQLITE_DBCONFIG_DQS_DDL = 1014
 };
 enum { SQLITE_PREPARE_PERSISTENT = 0x1 };
+enum { SQLITE_DBSTATUS_CACHE_HIT = 7, SQLITE_DBSTATUS_CACHE_MISS = 8 };
 
 int sqlite3_open_v2(const char *, sqlite3 **, int, const char *);
 int sqlite3_close_v2(sqlite3 *);
 int sqlite3_db_config(sqlite3 *, int, ...);
+int sqlite3_db_status(sqlite3 *, int, int *, int *, int);
 int sqlite3_busy_timeout(sqlite3 *, int);
 int sqlite3_get_autocommit(sqlite3 *);
 void sqlite3_interrupt(sqlite3 *);
