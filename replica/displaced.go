@@ -153,21 +153,7 @@ func (r *Replica) depart(d *displaced) {
 	if d.side { // what was not yet in the database itself may be lost
 		r.repair = &repair{reason: d}
 	}
+	r.board.differs(r.repair != nil)
 	r.board.trouble(d)
 	r.board.absent()
-}
-
-// stay waits until ctx ends, or until a person has done something about the file.
-func (r *Replica) stay(ctx context.Context) error {
-	if r.a == nil {
-		<-ctx.Done()
-		return context.Cause(ctx)
-	}
-	watched, stop := r.watch(ctx)
-	defer stop()
-	<-watched.Done()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return nil
 }

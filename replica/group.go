@@ -50,6 +50,8 @@ func (r *Replica) follow(ctx context.Context) (err error) {
 			r.hold = nil
 		case err := <-audit.found:
 			return err
+		case d := <-r.found:
+			return d
 		case err := <-f.failed:
 			it, ok := f.rest(err)
 			if !ok || ctx.Err() != nil {

@@ -13,9 +13,14 @@ import (
 type hold struct {
 	ctx  context.Context // ends when the caller no longer waits
 	lsn  cdc.LSN         // valid once chosen
+	open chan error      // has room for one: whether Run's goroutine pauses for it
 	pick chan cdc.LSN
 	done chan held
 }
+
+// ErrDiverged is wrapped where a replica is known to differ from the source and has
+// stopped, as its policy says.
+var ErrDiverged = errors.New("replica: it differs from the source and has stopped")
 
 type held struct {
 	view *View
@@ -27,8 +32,9 @@ type held struct {
 // it should not stay open for longer than a comparison takes. For one goroutine
 // at a time.
 type View struct {
-	conn *sqlite.Conn
-	at   Mark
+	conn    *sqlite.Conn
+	at      Mark
+	reseeds uint64 // of the file before
 }
 
 // Position is what the view shows.
@@ -39,6 +45,9 @@ func (v *View) Content(ctx context.Context, progress func(sqlite.Read)) ([]sqlit
 	return v.conn.Content(ctx, progress)
 }
 
+// Runs reads rows of a table by rowid, as sqlite.Conn.Runs says.
+func (v *View) Runs(table string) (*sqlite.RunReader, error) { return v.conn.Runs(table) }
+
 // Close ends the view.
 func (v *View) Close() error { return v.conn.Close() }
 
@@ -46,15 +55,19 @@ func (v *View) Close() error { return v.conn.Close() }
 // gives, and returns a view of the file there; applying then goes on. choose
 // asks the primary for a boundary at or above the replica's position, at which
 // it has a view of its own. While the replica is not following the stream HoldAt
-// waits. It may be called concurrently.
+// waits; where it will not without help that is an error, ErrDiverged if the file is
+// known to differ. It may be called concurrently.
 func (r *Replica) HoldAt(ctx context.Context, choose func(ctx context.Context) (cdc.LSN, error)) (*View, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h := &hold{ctx: ctx, pick: make(chan cdc.LSN), done: make(chan held)}
+	h := &hold{ctx: ctx, open: make(chan error, 1), pick: make(chan cdc.LSN), done: make(chan held)}
 	select {
 	case r.holds <- h:
 	case <-ctx.Done():
 		return nil, fmt.Errorf("replica: hold: %w", context.Cause(ctx))
+	}
+	if err := <-h.open; err != nil {
+		return nil, err
 	}
 	lsn, err := choose(ctx)
 	if err != nil {
@@ -75,6 +88,7 @@ func (r *Replica) HoldAt(ctx context.Context, choose func(ctx context.Context) (
 
 // admit pauses until the LSN is chosen. It gives nil when nobody waits any more.
 func (r *Replica) admit(ctx context.Context, h *hold) *hold {
+	h.open <- nil
 	select {
 	case h.lsn = <-h.pick:
 		return h
@@ -96,6 +110,9 @@ func (r *Replica) deliver(ctx context.Context) {
 		got.err = fmt.Errorf("replica: hold at LSN %d: the replica is at %d, and %d is below it or no boundary", h.lsn, r.a.mark.LSN, h.lsn)
 	} else {
 		got.view, got.err = openView(r.o.Path, r.a.mark)
+	}
+	if got.view != nil {
+		got.view.reseeds = r.board.status().Counters.Reseeds
 	}
 	select {
 	case h.done <- got:

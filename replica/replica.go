@@ -126,6 +126,8 @@ type Replica struct {
 	board *board
 	sums  *rowSums // nil: rows are not verified
 	holds chan *hold
+	found chan *Divergence // has room for one: what a comparison has found
+	mends chan struct{}    // somebody wants a file that differs repaired
 
 	// Only Run's goroutine touches these.
 	a      *applier // nil until the file is open
@@ -178,7 +180,8 @@ func New(o Options) (*Replica, error) {
 		o.ReportInterval = time.Second
 	}
 	o.Logger = o.logger().With("db", o.Database)
-	r := &Replica{o: o, name: name, work: o.Path + ".replicator", board: newBoard(o.Database, o.Clock, o.Logger), holds: make(chan *hold)}
+	r := &Replica{o: o, name: name, work: o.Path + ".replicator", board: newBoard(o.Database, o.Clock, o.Logger),
+		holds: make(chan *hold), found: make(chan *Divergence, 1), mends: make(chan struct{})}
 	if o.Apply.VerifyRows {
 		r.sums = newRowSums()
 	}

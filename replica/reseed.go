@@ -55,6 +55,11 @@ func (r *Replica) reseed(ctx context.Context) error {
 	r.repair, r.past.seeded = nil, at
 	r.board.needs(0)
 	r.board.count(func(c *Counters) { c.Reseeds++ })
+	select {
+	case <-r.found: // of the file as it was
+	default:
+	}
+	r.board.differs(false)
 	return removeDatabase(tmp)
 }
 

@@ -122,7 +122,9 @@ type board struct {
 	cut     time.Time     // since when the stream is out of reach; zero: it is not
 	attempt time.Time     // when the running attempt to consume it began; zero: none runs
 	told    time.Time     // when progress was logged last
-	changed chan struct{} // closed at the next change of Applied; nil: nobody waits
+	wrong   bool          // the file is known to differ from the source
+	unequal string        // table that the last comparison found to differ; "": none has
+	changed chan struct{} // closed at the next change of Applied or wrong; nil: nobody waits
 }
 
 func newBoard(database string, clock Clock, log *slog.Logger) *board {
@@ -239,6 +241,11 @@ func (b *board) applied(m Mark, f func(*Status)) {
 	b.s.Applied = m
 	f(&b.s)
 	b.judge()
+	b.wake()
+}
+
+// wake wakes who waits for a change.
+func (b *board) wake() {
 	if b.changed != nil {
 		close(b.changed)
 		b.changed = nil
@@ -271,9 +278,8 @@ func (b *board) hear(h Heartbeat) {
 	b.heard = &h
 	b.s.Source = Source{Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published, HeardAt: &h.ReceivedAt}
 	b.judge()
-	if news && b.changed != nil { // what is applied may count only now
-		close(b.changed)
-		b.changed = nil
+	if news { // what is applied may count only now
+		b.wake()
 	}
 }
 

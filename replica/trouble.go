@@ -57,7 +57,10 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 		}
 	}
 	if final {
-		return r.stay(ctx)
+		if r.repair != nil {
+			err = r.repair.reason
+		}
+		return r.stay(ctx, err)
 	}
 	pause := r.pause.next()
 	if errors.Is(err, ErrNoSnapshot) { // the first one is made as soon as there is a database
@@ -119,6 +122,9 @@ func (r *Replica) differs(d *Divergence, err error) repair {
 		}
 	})
 	r.o.Logger.Error("replica differs from the source", "lsn", d.LSN, "table", d.Table, "err", err)
+	if d.again {
+		return repair{reason: err, min: max(d.LSN, r.a.mark.LSN)}
+	}
 	if d.here {
 		return repair{reason: err}
 	}
@@ -135,6 +141,7 @@ func (r *Replica) differs(d *Divergence, err error) repair {
 
 func (r *Replica) diverge(need repair) (final bool) {
 	r.board.set(Diverged)
+	r.board.differs(true)
 	r.repair = &need
 	return r.o.Apply.OnDivergence == Stop
 }

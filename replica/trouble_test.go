@@ -164,6 +164,10 @@ func TestNewerVersionFails(t *testing.T) {
 	if s := g.r.Status(); s.Applied.LSN != at || !strings.Contains(s.Error.Text, "upgrade") {
 		t.Errorf("status %+v, error %+v", s, s.Error)
 	}
+	_, err := g.r.HoldAt(g.ctx, func(context.Context) (cdc.LSN, error) { return at, nil })
+	if !errors.Is(err, cdc.ErrVersion) || errors.Is(err, ErrDiverged) {
+		t.Errorf("who waits for a view hears %v", err)
+	}
 	must(t, ignoreCanceled(g.stop()))
 	if g.log.consume != 2 {
 		t.Errorf("%d attempts: it must not try again", g.log.consume)

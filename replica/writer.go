@@ -58,6 +58,7 @@ type Divergence struct {
 	Table string
 	err   error // names the row by its rowid, never by a value
 	here  bool  // the file itself shows it, whatever the source has
+	again bool  // to make the file equal to a snapshot did not help
 }
 
 func (d *Divergence) Error() string {
