@@ -409,7 +409,11 @@ func (c *corruptCase) audit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer c.pipeline.EndAudit(id)
 	a, err := c.pipeline.Audit(ctx, id)
+	if err == nil && a.Audit == nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -418,7 +422,7 @@ func (c *corruptCase) audit(ctx context.Context) error {
 		return err
 	}
 	tables, _, err := conn.Content(ctx, nil)
-	if err == nil && !slices.Equal(tables, a.Tables) {
+	if err == nil && !slices.Equal(tables, a.Audit.Tables) {
 		err = errors.New("verify says that the replica differs")
 	}
 	return errors.Join(err, conn.Close())

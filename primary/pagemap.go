@@ -63,6 +63,16 @@ func (m *pageMap) set(page uint32, kind pageKind, parent uint32) {
 	m.kinds[page], m.parents[page] = kind, parent
 }
 
+// mapped is how many pages the tables have.
+func (m *pageMap) mapped() (n int) {
+	for _, k := range m.kinds {
+		if k != unmapped {
+			n++
+		}
+	}
+	return n
+}
+
 // compare reports the first page that m and other disagree about.
 func (m *pageMap) compare(other *pageMap) error {
 	for p := range uint32(max(len(m.kinds), len(other.kinds))) {

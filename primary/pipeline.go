@@ -321,14 +321,15 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 		if err != nil {
 			return err
 		}
-		if err := c.maintain(n, p.snapshots.reading() || p.summer.reading() || p.audits.reading()); err != nil {
+		p.audits.expire()
+		if err := c.maintain(n, p.snapshots.reading() || p.summer.reading() || p.audits.reading() > 0); err != nil {
 			return err
 		}
 		p.status.trouble(troubleCheckpoint, c.follower.stuck)
 		if c.upkeep.pressed {
 			p.snapshots.interrupt(errSnapshotSpace)
 			p.summer.interrupt(errSumSpace)
-			p.audits.interrupt(errSnapshotSpace)
+			p.audits.interrupt(errAuditSpace)
 		}
 		if p.status.captured(c) {
 			p.changed.notify()

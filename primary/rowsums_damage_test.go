@@ -24,6 +24,7 @@ func TestAuditFindsAWrongSum(t *testing.T) {
 		noError(t, err)
 		_, err = b.p.Audit(b.ctx, id)
 		noError(t, err)
+		b.p.EndAudit(id)
 	}
 	audit()
 	noError(t, b.p.ask(b.ctx, func(c *capture) error {

@@ -42,6 +42,7 @@ type Status struct {
 	Sums      SumStatus       `json:"row_set_hashes"`
 	ChangeLog ChangeLogStatus `json:"change_log"`
 	Reports   ReportStatus    `json:"bug_reports"`
+	Audits    int             `json:"audits"` // comparisons with replicas, each of which holds a pin
 }
 
 // LSNs say how far each step has come.
@@ -192,7 +193,7 @@ func (b *statusBoard) word(needSnapshot bool) (string, error) {
 
 // Status is a copy of the present state.
 func (p *Pipeline) Status() Status {
-	s := Status{Name: p.o.Name, Path: p.o.Path, LSN: LSNs{Published: p.published()}}
+	s := Status{Name: p.o.Name, Path: p.o.Path, LSN: LSNs{Published: p.published()}, Audits: p.audits.reading()}
 	if ship := p.ship.Load(); ship != nil {
 		s.LSN.Epoch = ship.epoch.get()
 	}

@@ -9,7 +9,8 @@
 //	GET  /v1/lag                            [Lags]
 //	POST /v1/databases/{db}/sync            [Position] that covers every commit before the call (?replicas=K&timeout=5s)
 //	GET  /v1/databases/{db}/wait            200 once ?lsn=N[&epoch=E] is applied here (&timeout=30s)
-//	POST /v1/databases/{db}/verify          [Verification]: a replica compares itself with the primary
+//	POST /v1/databases/{db}/verify          [Verification]: a replica compares itself with the primary; status shows how far it is
+//	POST /v1/databases/{db}/repair          [Position] of a replica once what is known to be wrong with it is mended
 //	POST /v1/databases/{db}/snapshot        [Snapshot]: a primary makes one now
 //
 // The types of this package are the wire format: names and units are stable,

@@ -17,7 +17,8 @@ import (
 const (
 	syncTimeout     = 5 * time.Second
 	waitTimeout     = 30 * time.Second
-	verifyTimeout   = time.Hour
+	verifyTimeout   = -1 // none: it ends when nothing moves any more
+	repairTimeout   = 6 * time.Hour
 	snapshotTimeout = 6 * time.Hour
 	maxTimeout      = 24 * time.Hour
 )
@@ -140,6 +141,18 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+func (s *Server) repair(w http.ResponseWriter, r *http.Request) {
+	q := params{values: r.URL.Query()}
+	timeout := q.duration("timeout", repairTimeout)
+	if q.refuse(w, "timeout") {
+		return
+	}
+	within(w, r, timeout, func(ctx context.Context) (any, error) {
+		at, err := s.o.Source.Repair(ctx, r.PathValue("db"))
+		return &at, err
+	})
+}
+
 func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) {
 	q := params{values: r.URL.Query()}
 	timeout := q.duration("timeout", snapshotTimeout)
@@ -154,13 +167,17 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) {
 // errTimeUp is what whoever waits for too long hears, and not of contexts.
 var errTimeUp = errors.New("time is up")
 
-// within answers with what do returns before the timeout. A *Position goes into
-// an error, too: how far this node has come.
+// within answers with what do returns before the timeout, if that is not
+// negative. A *Position goes into an error, too: how far this node has come.
 func within(w http.ResponseWriter, r *http.Request, timeout time.Duration, do func(context.Context) (any, error)) {
-	extend(w, timeout)
-	ctx, cancel := context.WithTimeoutCause(r.Context(), timeout, errTimeUp)
-	defer cancel()
+	ctx := r.Context()
+	if timeout >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errTimeUp)
+		defer cancel()
+	}
 	body, err := do(ctx)
+	extend(w, 0)
 	if err == nil {
 		answer(w, http.StatusOK, body)
 		return

@@ -39,6 +39,7 @@ var details = map[string]string{
 	"self_check_failures_total":             "Self-checks of the capture that failed since the start, of any kind; each was dealt with.",
 	"bug_reports":                           "Reports of failed self-checks in the data directory.",
 	"inspections_total":                     "Comparisons of what the capture believes with the source since the start.",
+	"comparisons":                           "Replicas that compare themselves now; the SQLite WAL of the source cannot start over.",
 	"snapshot_newest_lsn":                   "LSN of the newest snapshot.",
 	"snapshot_newest_timestamp_seconds":     "When the newest snapshot was made, in seconds since 1970.",
 	"change_log_first_lsn":                  "LSN of the oldest record in the change log.",

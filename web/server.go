@@ -116,6 +116,7 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("/v1/databases/{db}/sync", only(http.MethodPost, s.sync))
 	mux.Handle("/v1/databases/{db}/wait", only(http.MethodGet, s.wait))
 	mux.Handle("/v1/databases/{db}/verify", only(http.MethodPost, s.verify))
+	mux.Handle("/v1/databases/{db}/repair", only(http.MethodPost, s.repair))
 	mux.Handle("/v1/databases/{db}/snapshot", only(http.MethodPost, s.snapshot))
 	if s.o.Pprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)

@@ -16,7 +16,11 @@ type Source interface {
 	// Wait returns when at is applied here. It returns how far this node has
 	// come in any case.
 	Wait(ctx context.Context, db string, at Position) (Position, error)
+	// Verify compares a replica with its primary. It ends with ctx, on both nodes.
 	Verify(ctx context.Context, db string) (Verification, error)
+	// Repair returns, with the position, when nothing is known to be wrong with a
+	// replica any more: a difference that was found is mended first.
+	Repair(ctx context.Context, db string) (Position, error)
 	Snapshot(ctx context.Context, db string) (Snapshot, error)
 }
 

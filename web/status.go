@@ -31,7 +31,7 @@ type Database struct {
 	LSN      LSNs      `json:"lsn"`
 	Lag      Lag       `json:"lag"` // of a primary: not yet published; of a replica: not yet applied
 	Sizes    Sizes     `json:"sizes"`
-	Progress *Progress `json:"progress,omitempty"` // of a snapshot being made or restored
+	Progress *Progress `json:"progress,omitempty"` // of a snapshot being made or restored, of catching up, of a verification
 	Details  Details   `json:"details"`
 	Stalls   *Stalls   `json:"writer_stalls,omitempty"` // on a primary
 	Replicas []Replica `json:"replicas,omitempty"`      // on a primary: as each last reported
@@ -86,8 +86,8 @@ type Stalls struct {
 
 // A Progress is how far a longer piece of work has come.
 type Progress struct {
-	What       string   `json:"what"` // snapshot, restoring or catching_up
-	Unit       string   `json:"unit"` // bytes (of database) or records
+	What       string   `json:"what"` // snapshot, restoring, catching_up, verifying or, after that, looking for rows that differ
+	Unit       string   `json:"unit"` // bytes (of database), records or rows
 	Done       int64    `json:"done"`
 	Total      int64    `json:"total"`
 	PerSecond  float64  `json:"per_second"`
@@ -148,8 +148,23 @@ type Verification struct {
 	Tables   int       `json:"tables"` // compared
 	Rows     int64     `json:"rows"`   // compared, on the primary
 	// Differences name what is not equal, one line each; no values.
-	Differences []string `json:"differences,omitempty"`
-	Seconds     float64  `json:"seconds"` // that it took
+	Differences []string    `json:"differences,omitempty"`
+	Differing   []TableRows `json:"differing_rows,omitempty"`
+	Seconds     float64     `json:"seconds"` // that it took
+}
+
+// TableRows are the rows of a table that differ, by rowid.
+type TableRows struct {
+	Table string         `json:"table"`
+	First []DifferingRow `json:"first"`          // the first few
+	Count int            `json:"count"`          // of all of them
+	More  bool           `json:"more,omitempty"` // there are more than were counted
+}
+
+// A DifferingRow is a row of a replica that is not the primary's.
+type DifferingRow struct {
+	Rowid int64  `json:"rowid"`
+	Fault string `json:"fault"` // differs, missing (on the replica) or extra (there)
 }
 
 // A Snapshot describes a snapshot that was made.

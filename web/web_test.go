@@ -27,6 +27,7 @@ type node struct {
 	sync      func(ctx context.Context, db string, replicas int) (web.Position, error)
 	wait      func(ctx context.Context, db string, at web.Position) (web.Position, error)
 	verify    func(ctx context.Context, db string) (web.Verification, error)
+	repair    func(ctx context.Context, db string) (web.Position, error)
 	snapshot  func(ctx context.Context, db string) (web.Snapshot, error)
 }
 
@@ -42,6 +43,10 @@ func (n *node) Wait(ctx context.Context, db string, at web.Position) (web.Positi
 
 func (n *node) Verify(ctx context.Context, db string) (web.Verification, error) {
 	return n.verify(ctx, db)
+}
+
+func (n *node) Repair(ctx context.Context, db string) (web.Position, error) {
+	return n.repair(ctx, db)
 }
 
 func (n *node) Snapshot(ctx context.Context, db string) (web.Snapshot, error) {
@@ -210,8 +215,19 @@ func TestOperations(t *testing.T) {
 			}
 			return web.Position{LSN: 5, Epoch: 1}, nil
 		},
-		verify: func(context.Context, string) (web.Verification, error) {
-			return web.Verification{Node: "r", Database: "app", LSN: 5, Epoch: 1, Differences: []string{"table t: 1 row here, 2 there"}}, nil
+		verify: func(ctx context.Context, db string) (web.Verification, error) {
+			if db == "slow" {
+				<-ctx.Done()
+				return web.Verification{}, context.Cause(ctx)
+			}
+			if deadline, bound := ctx.Deadline(); bound {
+				return web.Verification{}, fmt.Errorf("nobody asked for a bound of %s", deadline)
+			}
+			return web.Verification{Node: "r", Database: "app", LSN: 5, Epoch: 1, Differences: []string{"table t: 1 row here, 2 there"},
+				Differing: []web.TableRows{{Table: "t", First: []web.DifferingRow{{Rowid: -7, Fault: "missing"}}, Count: 1}}}, nil
+		},
+		repair: func(context.Context, string) (web.Position, error) {
+			return web.Position{LSN: 5, Epoch: 1}, nil
 		},
 		snapshot: func(context.Context, string) (web.Snapshot, error) {
 			return web.Snapshot{}, errors.New("disk broke")
@@ -237,7 +253,11 @@ func TestOperations(t *testing.T) {
 		{"GET", "/v1/databases/app/wait", 400, `{"error":"parameter lsn is \"\", want the number to wait for, 1 or more"}`},
 		{"GET", "/v1/databases/app/wait?lsn=x", 400, `{"error":"parameter lsn is \"x\", want a number such as 42"}`},
 		{"POST", "/v1/databases/app/wait?lsn=5", 405, `{"error":"method POST; use GET"}`},
-		{"POST", "/v1/databases/app/verify", 200, `{"node":"r","database":"app","lsn":5,"epoch":1,"equal":false,"tables":0,"rows":0,"differences":["table t:1 row here, 2 there"],"seconds":0}`},
+		{"POST", "/v1/databases/app/verify", 200, `{"node":"r","database":"app","lsn":5,"epoch":1,"equal":false,"tables":0,"rows":0,"differences":["table t:1 row here, 2 there"],"differing_rows":[{"table":"t","first":[{"rowid":-7,"fault":"missing"}],"count":1}],"seconds":0}`},
+		{"POST", "/v1/databases/slow/verify?timeout=1ms", 504, `{"error":"time is up"}`},
+		{"POST", "/v1/databases/slow/verify?timeout=0s", 504, `{"error":"time is up"}`},
+		{"POST", "/v1/databases/app/repair", 200, `{"lsn":5,"epoch":1}`},
+		{"GET", "/v1/databases/app/repair", 405, `{"error":"method GET; use POST"}`},
 		{"POST", "/v1/databases/app/snapshot", 500, `{"error":"disk broke"}`},
 		{"GET", "/healthz", 200, `{"ok":true}`},
 		{"DELETE", "/v1/status", 405, `{"error":"method DELETE; use GET"}`},
@@ -251,6 +271,34 @@ func TestOperations(t *testing.T) {
 				t.Errorf("status %d, want %d; body (-want +got):\n%s", code, tt.code, diff)
 			}
 		})
+	}
+}
+
+// TestVerifyEndsWithItsClient: whoever goes away leaves no work behind.
+func TestVerifyEndsWithItsClient(t *testing.T) {
+	began, ended := make(chan struct{}), make(chan error, 1)
+	h := newServer(t, options(&node{verify: func(ctx context.Context, _ string) (web.Verification, error) {
+		close(began)
+		<-ctx.Done()
+		ended <- ctx.Err()
+		return web.Verification{}, ctx.Err()
+	}}))
+	s := httptest.NewServer(h)
+	defer s.Close()
+	ctx, leave := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/databases/app/verify", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-began
+		leave()
+	}()
+	if res, err := s.Client().Do(r); !errors.Is(err, context.Canceled) {
+		t.Errorf("answer %v, %v", res, err)
+	}
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the work ends with %v", err)
 	}
 }
 

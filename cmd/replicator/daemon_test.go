@@ -115,7 +115,7 @@ func TestDifferences(t *testing.T) {
 		return sqlite.TableSum{Name: name, Rows: rows, Sum: [2]uint64{sum, 0}}
 	}
 	there := []sqlite.TableSum{sum("a", 1, 1), sum("b", 2, 2), sum("c", 3, 3), sum("d", 1000, 4)}
-	if got := differences(there, there); got != nil {
+	if got, tables := differences(there, there); got != nil || tables != nil || unequal(there, there) != nil {
 		t.Errorf("equal tables differ: %q", got)
 	}
 	here := []sqlite.TableSum{sum("a", 1, 9), sum("c", 4, 3), sum("d", 1000, 4), sum("e", 1, 1)}
@@ -125,8 +125,15 @@ func TestDifferences(t *testing.T) {
 		"table c has 4 rows here and 3 on the primary",
 		"table e is not on the primary; it has 1 row here",
 	}
-	if diff := cmp.Diff(want, differences(here, there)); diff != "" {
+	got, tables := differences(here, there)
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"a", "b", "c", "e"}, tables); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]sqlite.TableSum{there[0], there[2]}, unequal(here, there)); diff != "" {
+		t.Errorf("tables on both sides that differ: %s", diff)
 	}
 }
 

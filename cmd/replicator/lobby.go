@@ -95,6 +95,15 @@ func (l *lobby) Verify(ctx context.Context, db string) (web.Verification, error)
 	return s.Verify(ctx, db)
 }
 
+// Repair implements web.Source.
+func (l *lobby) Repair(ctx context.Context, db string) (web.Position, error) {
+	s, err := l.source(db)
+	if err != nil {
+		return web.Position{}, err
+	}
+	return s.Repair(ctx, db)
+}
+
 // Snapshot implements web.Source.
 func (l *lobby) Snapshot(ctx context.Context, db string) (web.Snapshot, error) {
 	s, err := l.source(db)

@@ -25,6 +25,7 @@ func TestLobby(t *testing.T) {
 	for name, ask := range map[string]func(db string) error{
 		"sync":     func(db string) error { _, err := l.Sync(ctx, db, 0); return err },
 		"wait":     func(db string) error { _, err := l.Wait(ctx, db, web.Position{}); return err },
+		"repair":   func(db string) error { _, err := l.Repair(ctx, db); return err },
 		"verify":   func(db string) error { _, err := l.Verify(ctx, db); return err },
 		"snapshot": func(db string) error { _, err := l.Snapshot(ctx, db); return err },
 	} {

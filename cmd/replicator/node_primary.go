@@ -168,6 +168,7 @@ func primaryDetails(s primary.Status, now time.Time) web.Details {
 		"inspections_total":                     float64(s.Sums.Inspections),
 		"self_check_failures_total":             float64(s.Reports.Failed),
 		"bug_reports":                           float64(s.Reports.Kept),
+		"comparisons":                           float64(s.Audits),
 		"snapshot_newest_lsn":                   float64(s.Snapshot.Newest),
 		"change_log_first_lsn":                  float64(s.ChangeLog.First),
 	}
@@ -230,6 +231,11 @@ func (n *primaryNode) Wait(ctx context.Context, db string, want web.Position) (w
 // Verify implements web.Source.
 func (n *primaryNode) Verify(_ context.Context, db string) (web.Verification, error) {
 	return web.Verification{}, refused("this is the primary of %s: ask a replica to verify itself", db)
+}
+
+// Repair implements web.Source.
+func (n *primaryNode) Repair(_ context.Context, db string) (web.Position, error) {
+	return web.Position{}, refused("this is the primary of %s: only a replica is repaired", db)
 }
 
 // Snapshot implements web.Source.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
-	"github.com/sqlite-replicator/replicator/primary"
 	"github.com/sqlite-replicator/replicator/replica"
 	"github.com/sqlite-replicator/replicator/stream"
 	"github.com/sqlite-replicator/replicator/web"
@@ -21,6 +20,8 @@ type copyDatabase struct {
 	path    string
 	clock   func() time.Time
 	offset  atomic.Int64 // primary's clock minus ours, as last measured
+
+	comparing atomic.Pointer[comparison] // the last one that began; nil: none is under way
 }
 
 // hear hands heartbeats to the replica.
@@ -92,6 +93,8 @@ func (d *copyDatabase) describe(connected bool) web.Database {
 	}
 	if s.Progress != nil {
 		w.Progress = workProgress(string(s.State), *s.Progress, now.Sub(s.Since))
+	} else if c := d.comparing.Load(); c != nil {
+		w.Progress = c.progress()
 	}
 	if lagKnown(s) {
 		w.Lag = web.Lag{Transactions: &s.Lag.Transactions, Bytes: &s.Lag.Bytes, Seconds: s.Lag.Seconds}
@@ -183,46 +186,24 @@ func (n *replicaNode) Wait(ctx context.Context, db string, want web.Position) (w
 	return web.Position{LSN: at.LSN, Epoch: at.Epoch}, err
 }
 
-// Verify implements web.Source: the primary freezes its state, this replica goes
-// to exactly the same LSN, and both hash every row.
-func (n *replicaNode) Verify(ctx context.Context, db string) (v web.Verification, err error) {
+// Verify implements web.Source.
+func (n *replicaNode) Verify(ctx context.Context, db string) (web.Verification, error) {
 	d, err := find(n.databases, db)
 	if err != nil {
-		return v, err
+		return web.Verification{}, err
 	}
-	began := d.clock()
-	var audit auditBegun
-	view, err := d.replica.HoldAt(ctx, func(ctx context.Context) (cdc.LSN, error) {
-		audit, err = ask[auditBegun](ctx, n.conn, db, methodAuditBegin, nil)
-		return audit.At.LSN, err
-	})
+	return n.compare(ctx, d)
+}
+
+// Repair implements web.Source.
+func (n *replicaNode) Repair(ctx context.Context, db string) (web.Position, error) {
+	d, err := find(n.databases, db)
 	if err != nil {
-		return v, absent(ctx, err)
+		return web.Position{}, err
 	}
-	defer func() { err = errors.Join(err, view.Close()) }()
-	if view.Position() != audit.At {
-		return v, fmt.Errorf("verify %s: this replica is at %s where the primary is at %s", db, view.Position(), audit.At)
-	}
-	here, schema, err := view.Content(ctx, nil)
-	if err != nil {
-		return v, err
-	}
-	there, err := ask[primary.Audit](ctx, n.conn, db, methodAudit, auditRequest{audit.ID})
-	if err != nil {
-		return v, absent(ctx, err)
-	}
-	v = web.Verification{
-		Node: n.name, Database: db, LSN: audit.At.LSN, Epoch: audit.At.Epoch,
-		Tables: len(there.Tables), Differences: differences(here, there.Tables), Seconds: d.clock().Sub(began).Seconds(),
-	}
-	for _, t := range there.Tables {
-		v.Rows += int64(t.Rows)
-	}
-	if left := len(d.replica.Status().LeftOff); schema != there.Schema && left == 0 {
-		v.Differences = append(v.Differences, "the schema differs")
-	}
-	v.Equal = len(v.Differences) == 0
-	return v, nil
+	err = d.replica.Repair(ctx)
+	at := d.replica.Status().Applied
+	return web.Position{LSN: at.LSN, Epoch: at.Epoch}, err
 }
 
 // Snapshot implements web.Source.

@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
@@ -14,9 +17,11 @@ import (
 
 // Methods that a primary serves to its replicas, besides stream.MethodClock.
 const (
-	methodSync       = "sync"         // nothing -> cdc.Position
-	methodAuditBegin = "audit.begin"  // nothing -> auditBegun
-	methodAudit      = "audit.result" // auditRequest -> primary.Audit
+	methodSync       = "sync"        // nothing -> cdc.Position
+	methodAuditBegin = "audit.begin" // nothing -> auditBegun
+	methodAuditState = "audit.state" // auditRequest -> primary.AuditState, after a while or at the end
+	methodAuditRows  = "audit.rows"  // auditRequest -> []sqlite.RowRun
+	methodAuditEnd   = "audit.end"   // auditRequest -> nothing
 )
 
 type auditBegun struct {
@@ -25,8 +30,12 @@ type auditBegun struct {
 }
 
 type auditRequest struct {
-	ID cdc.ID `json:"id"`
+	ID   cdc.ID            `json:"id"`
+	Rows *primary.RowRange `json:"rows,omitempty"` // only of methodAuditRows
 }
+
+// auditAnswer is how long an audit that has not come to its end is waited for.
+const auditAnswer = 500 * time.Millisecond
 
 // serveRPC answers the replicas of one database until ctx ends.
 func serveRPC(ctx context.Context, conn *stream.Conn, db string, p *primary.Pipeline, clock stream.Handler) error {
@@ -39,8 +48,20 @@ func serveRPC(ctx context.Context, conn *stream.Conn, db string, p *primary.Pipe
 			id, at, err := p.BeginAudit(ctx)
 			return auditBegun{id, at}, err
 		}),
-		methodAudit: handler(func(ctx context.Context, r auditRequest) (primary.Audit, error) {
+		methodAuditState: handler(func(ctx context.Context, r auditRequest) (primary.AuditState, error) {
+			ctx, cancel := context.WithTimeout(ctx, auditAnswer)
+			defer cancel()
 			return p.Audit(ctx, r.ID)
+		}),
+		methodAuditRows: handler(func(ctx context.Context, r auditRequest) ([]sqlite.RowRun, error) {
+			if r.Rows == nil {
+				return nil, errors.New("the request names no rows")
+			}
+			return p.AuditRows(ctx, r.ID, *r.Rows)
+		}),
+		methodAuditEnd: handler(func(_ context.Context, r auditRequest) (struct{}, error) {
+			p.EndAudit(r.ID)
+			return struct{}{}, nil
 		}),
 	}
 	var ended []<-chan struct{}
@@ -96,32 +117,38 @@ func ask[A any](ctx context.Context, conn *stream.Conn, db, method string, q any
 }
 
 // differences compares the tables of a replica with those of its primary, both
-// sorted by name, one line for each that is not equal.
-func differences(here, there []sqlite.TableSum) (lines []string) {
-	byName := func(a sqlite.TableSum, name string) int {
-		switch {
-		case a.Name < name:
-			return -1
-		case a.Name > name:
-			return 1
-		}
-		return 0
+// sorted by name: one line for each that is not equal, and their names.
+func differences(here, there []sqlite.TableSum) (lines, tables []string) {
+	add := func(table, format string, a ...any) {
+		tables, lines = append(tables, table), append(lines, "table "+table+" "+fmt.Sprintf(format, a...))
 	}
 	for _, t := range there {
 		i, found := slices.BinarySearchFunc(here, t.Name, byName)
 		switch {
 		case !found:
-			lines = append(lines, fmt.Sprintf("table %s is missing here; the primary has %s in it", t.Name, count(int(t.Rows), "row")))
+			add(t.Name, "is missing here; the primary has %s in it", count(int(t.Rows), "row"))
 		case here[i].Rows != t.Rows:
-			lines = append(lines, fmt.Sprintf("table %s has %s here and %s on the primary", t.Name, count(int(here[i].Rows), "row"), number(t.Rows)))
+			add(t.Name, "has %s here and %s on the primary", count(int(here[i].Rows), "row"), number(t.Rows))
 		case here[i].Sum != t.Sum:
-			lines = append(lines, fmt.Sprintf("table %s has %s on both, but not the same", t.Name, count(int(t.Rows), "row")))
+			add(t.Name, "has %s on both, but not the same", count(int(t.Rows), "row"))
 		}
 	}
 	for _, h := range here {
 		if _, found := slices.BinarySearchFunc(there, h.Name, byName); !found {
-			lines = append(lines, fmt.Sprintf("table %s is not on the primary; it has %s here", h.Name, count(int(h.Rows), "row")))
+			add(h.Name, "is not on the primary; it has %s here", count(int(h.Rows), "row"))
 		}
 	}
-	return lines
+	return lines, tables
 }
+
+// unequal are the tables of the primary that the replica has, too, with other rows.
+func unequal(here, there []sqlite.TableSum) (tables []sqlite.TableSum) {
+	for _, t := range there {
+		if i, found := slices.BinarySearchFunc(here, t.Name, byName); found && here[i] != t {
+			tables = append(tables, t)
+		}
+	}
+	return tables
+}
+
+func byName(a sqlite.TableSum, name string) int { return strings.Compare(a.Name, name) }
