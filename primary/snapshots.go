@@ -33,7 +33,7 @@ type SnapshotOptions struct {
 
 const (
 	dueEvery        = time.Second     // between two looks at whether a snapshot is due
-	crowdedEvery    = 5 * time.Second // between two looks at where the stream begins and how full it is
+	crowdedEvery    = 4 * time.Second // between two looks at where the stream begins and how full it is
 	snapshotBackOff = 15 * time.Second
 )
 
@@ -125,7 +125,8 @@ func (s *snapshotter) tick(ctx context.Context, log *wal.Log) (due bool, err err
 			return false, err
 		}
 	}
-	if s.p.o.Clock().Sub(s.looked) >= crowdedEvery {
+	// All databases at the same ticks, and with those who ask for the streams anyway.
+	if now := s.p.o.Clock(); now.Truncate(crowdedEvery) != s.looked.Truncate(crowdedEvery) {
 		s.lookAtStream(ctx)
 	}
 	s.untrimmed = s.untrimmed || s.readBack.foundDamage()

@@ -45,6 +45,8 @@ type Conn struct {
 	js  jetstream.JetStream
 	log *slog.Logger
 
+	census census
+
 	mu      sync.Mutex
 	ending  bool               // Close was called: to be disconnected is no news
 	changed chan struct{}      // closed and replaced at each change of state
@@ -65,6 +67,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	}
 	c := &Conn{log: o.Logger, changed: make(chan struct{}), closed: make(chan struct{}), logged: make(map[string]bool)}
 	c.link, c.cut = context.WithCancel(context.Background())
+	c.census.conn = c
 	opts, err := c.options(o)
 	if err != nil {
 		return nil, err
@@ -289,24 +292,26 @@ func (c *Conn) bounded(ctx context.Context, d time.Duration) (context.Context, c
 func (c *Conn) whileHeard(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	const looks = 10
 	ctx, cancel := context.WithCancelCause(ctx)
-	go func() {
-		tick := time.NewTicker(d / looks)
-		defer tick.Stop()
-		came, silent := c.nc.Stats().InMsgs, 0
-		for silent < looks {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
-			silent++
-			if now := c.nc.Stats().InMsgs; now != came {
-				came, silent = now, 0
-			}
+	came, silent := c.nc.Stats().InMsgs, 0
+	var look *time.Timer
+	look = time.AfterFunc(time.Hour, func() {
+		silent++
+		if now := c.nc.Stats().InMsgs; now != came {
+			came, silent = now, 0
 		}
-		cancel(fmt.Errorf("%w: nothing came for %s", ErrUnavailable, d))
-	}()
-	return ctx, func() { cancel(nil) }
+		if silent == looks {
+			cancel(fmt.Errorf("%w: nothing came for %s", ErrUnavailable, d))
+			return
+		}
+		if ctx.Err() == nil {
+			look.Reset(d / looks)
+		}
+	})
+	look.Reset(d / looks) // only now look is set
+	return ctx, func() {
+		look.Stop()
+		cancel(nil)
+	}
 }
 
 func (c *Conn) signal() {

@@ -38,7 +38,8 @@ type publication struct {
 	window  *semaphore.Weighted
 	sent    chan *inFlight // closed by the sender; its places are there for each database, written or not
 	open    chan struct{}  // closed when the first record is acknowledged
-	settled atomic.Uint64  // records acknowledged
+	began   time.Time
+	settled atomic.Int64 // ns from began to the last acknowledgement
 }
 
 type inFlight struct {
@@ -72,7 +73,7 @@ func (s *Stream) Publish(ctx context.Context, after cdc.LSN, next func(context.C
 	defer js.CleanupPublisher()
 	p := &publication{
 		s: s, subject: own, js: js, window: semaphore.NewWeighted(windowBytes),
-		sent: make(chan *inFlight, windowRecords), open: make(chan struct{}),
+		sent: make(chan *inFlight, windowRecords), open: make(chan struct{}), began: time.Now(),
 	}
 	sendCtx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -102,10 +103,8 @@ func (s *Stream) Publish(ctx context.Context, after cdc.LSN, next func(context.C
 // was wiped, a stream that is gone and another publisher would else go unnoticed
 // until the next record.
 func (p *publication) watch(ctx context.Context, stop context.CancelCauseFunc) {
-	const looks = 4 // in a Poll, so that the one in which the last answer came does not count whole
-	ticks := tick.NewTicker(p.s.cfg.Poll / looks)
-	defer ticks.Stop()
-	settled, quiet := p.settled.Load(), 0
+	t := time.NewTimer(p.untilCheck())
+	defer t.Stop()
 	for {
 		changed := p.s.conn.Changed()
 		if !p.s.conn.Connected() {
@@ -114,36 +113,48 @@ func (p *publication) watch(ctx context.Context, stop context.CancelCauseFunc) {
 		}
 		select {
 		case <-changed:
-		case <-ticks.C:
-			ticks.Next()
-			quiet++
-			if now := p.settled.Load(); now != settled {
-				settled, quiet = now, 0
+		case <-t.C:
+			if p.quiet() >= p.s.cfg.Poll {
+				heard, done := p.s.conn.whileHeard(ctx, hush)
+				err := p.check(heard)
+				done()
+				if err != nil {
+					stop(err)
+					return
+				}
 			}
-			if quiet < looks {
-				continue
-			}
-			quiet = 0
-			heard, done := p.s.conn.whileHeard(ctx, hush)
-			err := p.check(heard)
-			done()
-			if err != nil {
-				stop(err)
-				return
-			}
+			t.Reset(p.untilCheck())
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
+// quiet is how long nothing was acknowledged.
+func (p *publication) quiet() time.Duration {
+	return time.Since(p.began) - time.Duration(p.settled.Load())
+}
+
+// untilCheck is the time until the stream is to be checked: a Poll after the last
+// acknowledgement, but for the fraction that makes common ticks of it, and from then
+// on when all idle streams are.
+func (p *publication) untilCheck() time.Duration {
+	const fraction = 4
+	poll, quiet, now := p.s.cfg.Poll, p.quiet(), time.Now()
+	if quiet >= poll {
+		return tick.Until(now, poll)
+	}
+	before := poll - quiet - 1
+	return before + tick.Until(now.Add(before), poll/fraction)
+}
+
 // check asks whether the stream is still there and still ours.
 func (p *publication) check(ctx context.Context) error {
-	h, err := p.s.handle(ctx)
+	found, err := p.s.survey(ctx)
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(h.CachedInfo().Config.Subjects, p.subject) {
+	if !slices.Contains(found.subjects, p.subject) {
 		return fmt.Errorf("stream: publish %s: %w: it was taken over by another publisher, or reconfigured", p.s.db, ErrSequence)
 	}
 	return nil
@@ -208,7 +219,7 @@ func (p *publication) collect(ctx context.Context, stop context.CancelCauseFunc,
 			failed = wrap(ctx, err, "publish %s: record %d", p.s.db, m.lsn)
 			stop(failed)
 		default:
-			p.settled.Add(1)
+			p.settled.Store(int64(time.Since(p.began)))
 			openGate()
 			acked(m.lsn)
 		}

@@ -19,8 +19,8 @@ type Heartbeat struct {
 	SentAt    time.Time    `json:"sent_at"`   // by the primary's clock
 }
 
-// A Report is what a replica tells the primary each second, over core NATS. The
-// lags are null while the replica cannot know them: one that is cut off never
+// A Report is what a replica tells the primary each second, every other one where
+// nothing happens, over core NATS. The lags are null while the replica cannot know them: one that is cut off never
 // says 0.
 type Report struct {
 	Node      string       `json:"node"`

@@ -16,6 +16,7 @@ const (
 	timeoutHeader = "Replicator-Timeout" // how long the caller waits, as a duration
 	maxServing    = 64                   // requests to one method at a time
 	clockProbes   = 5
+	clockGood     = time.Millisecond // round trip after which no quicker one is looked for
 )
 
 // MethodClock is the method that [ClockHandler] serves.
@@ -132,7 +133,7 @@ func ClockHandler(now func() time.Time) Handler {
 
 // ClockOffset measures how far the clock of the primary of db is ahead of now,
 // and the round trip it was measured with: the offset is wrong by at most half
-// of that. It asks a few times and keeps the quickest answer.
+// of that. It asks a few times, unless an answer is quick, and keeps the quickest.
 func (c *Conn) ClockOffset(ctx context.Context, db string, now func() time.Time) (offset, rtt time.Duration, err error) {
 	for i := range clockProbes {
 		sent := now()
@@ -147,6 +148,9 @@ func (c *Conn) ClockOffset(ctx context.Context, db string, now func() time.Time)
 		}
 		if i == 0 || took < rtt {
 			offset, rtt = time.Unix(0, ns).Sub(sent.Add(took/2)), took
+		}
+		if rtt <= clockGood {
+			break
 		}
 	}
 	return offset, rtt, nil

@@ -60,7 +60,9 @@ func (c *Conn) Stream(db string, cfg StreamConfig) *Stream {
 	if cfg.AckTimeout == 0 {
 		cfg.AckTimeout = DefaultAckTimeout
 	}
-	return &Stream{conn: c, db: db, cfg: cfg}
+	s := &Stream{conn: c, db: db, cfg: cfg}
+	c.census.expect(s.Name())
+	return s
 }
 
 // Name is the stream's name in JetStream.
@@ -70,28 +72,25 @@ func (s *Stream) Name() string { return "REPLICATOR_" + s.db }
 // claim.
 func (s *Stream) subject() string { return subject(s.db, "log") }
 
+// allSubjects matches every subject of this package.
+const allSubjects = "replicator.>"
+
 func subject(db, what string) string { return "replicator." + db + "." + what }
 
 // Info asks for the state of the stream. A stream that does not exist is no
 // error.
 func (s *Stream) Info(ctx context.Context) (Info, error) {
-	h, err := s.handle(ctx)
+	found, err := s.survey(ctx)
 	if errors.Is(err, ErrNoStream) {
 		return Info{}, nil
 	}
-	if err != nil {
-		return Info{}, err
-	}
-	ci := h.CachedInfo()
-	info := Info{
-		Exists: true, First: cdc.LSN(ci.State.FirstSeq), Last: cdc.LSN(ci.State.LastSeq),
-		Created: ci.Created, FirstTime: ci.State.FirstTime, LastTime: ci.State.LastTime,
-		Messages: ci.State.Msgs, Bytes: ci.State.Bytes, MaxBytes: max(ci.Config.MaxBytes, 0),
-	}
-	if info.Messages == 0 {
-		info.First = info.Last + 1
-	}
-	return info, nil
+	return found.Info, err
+}
+
+// survey is Info with the subjects, and ErrNoStream where there is no stream.
+func (s *Stream) survey(ctx context.Context) (survey, error) {
+	found, err := s.conn.census.of(ctx, s.Name())
+	return found, wrap(ctx, err, "%s", s.Name())
 }
 
 // handle asks for the stream, which brings its state along.
