@@ -44,6 +44,7 @@ type follower struct {
 	resumeEnd  uint32                 // up to here frames may be checkpointed before they are decoded: see resume
 	started    bool                   // reader stands in a generation
 	settled    bool                   // everything is in the database file and the pin stands at lock 0
+	seen       glance                 // up to here everything is decoded
 	written    []uint32
 	overlay    overlay
 	stats      followerStats
@@ -81,6 +82,19 @@ func (f *follower) position() sqlitefile.WALPosition {
 
 // poll decodes every transaction committed until now and returns how many.
 func (f *follower) poll() (int, error) {
+	now := f.src.glance()
+	if now == f.seen {
+		return 0, nil
+	}
+	n, err := f.catchUp()
+	if err == nil && now.whole() {
+		f.seen = now
+	}
+	return n, err
+}
+
+// catchUp is poll, whatever was seen before.
+func (f *follower) catchUp() (int, error) {
 	limit, err := f.align()
 	if err != nil {
 		return 0, err

@@ -315,6 +315,8 @@ const (
 // follow is the loop of a term.
 func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 	pause, breath := firstNap, time.Duration(0)
+	t := time.NewTimer(pause)
+	defer t.Stop()
 	for {
 		wake := w.wake
 		n, err := c.poll()
@@ -340,7 +342,7 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 		} else {
 			pause = min(2*pause, w.longest(p.o.Capture.PollInterval))
 		}
-		woken, err := p.wait(ctx, c, wake, pause)
+		woken, err := p.wait(ctx, c, wake, t, pause)
 		if err != nil {
 			return err
 		}
@@ -350,8 +352,8 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 	}
 }
 
-// wait pauses until something may have happened, and serves one call.
-func (p *Pipeline) wait(ctx context.Context, c *capture, wake <-chan struct{}, pause time.Duration) (woken bool, err error) {
+// wait pauses, by means of t, until something may have happened, and serves one call.
+func (p *Pipeline) wait(ctx context.Context, c *capture, wake <-chan struct{}, t *time.Timer, pause time.Duration) (woken bool, err error) {
 	if pause < time.Millisecond {
 		nap(pause)
 		pause = 0
@@ -359,8 +361,7 @@ func (p *Pipeline) wait(ctx context.Context, c *capture, wake <-chan struct{}, p
 	if pause >= togetherFrom {
 		pause = tick.Until(time.Now(), pause)
 	}
-	t := time.NewTimer(pause)
-	defer t.Stop()
+	t.Reset(pause)
 	select {
 	case <-ctx.Done():
 		return false, ctx.Err()

@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -62,6 +63,7 @@ type source struct {
 	db      *os.File        // the database file, read only
 	log     *os.File        // the -wal file, read only
 	index   *os.File        // the -shm file, read only, for its locks
+	mapped  []byte          // the start of the -shm file
 
 	cacheBytes int // of page images that a view of it keeps
 
@@ -111,6 +113,9 @@ func openSource(path string) (_ *source, err error) {
 	}
 	if s.index, err = os.Open(path + "-shm"); err != nil {
 		return nil, fmt.Errorf("wal-index of the source database: %w", err)
+	}
+	if s.mapped, err = unix.Mmap(int(s.index.Fd()), 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_SHARED); err != nil {
+		return nil, fmt.Errorf("map the wal-index of the source database: %w", err)
 	}
 	return s, s.identify()
 }
@@ -210,6 +215,27 @@ func (s *source) marks() (sqlite.Checkpoint, error) {
 	}
 }
 
+// A glance is what the wal-index says of the SQLite WAL: its header, twice, which
+// every commit changes, and how much is checkpointed
+// (https://www.sqlite.org/walformat.html, §2.1 and 2.2).
+type glance [2*glanceHeader + 4]byte
+
+const (
+	glanceHeader = 48 // bytes
+	glanceInit   = 12 // byte of the header that is 1 where it is valid
+)
+
+// glance takes no system call, and may be torn.
+func (s *source) glance() (g glance) {
+	copy(g[:], s.mapped)
+	return g
+}
+
+// whole reports whether g is of one moment.
+func (g *glance) whole() bool {
+	return g[glanceInit] == 1 && bytes.Equal(g[:glanceHeader], g[glanceHeader:2*glanceHeader])
+}
+
 // Bytes of -shm that SQLite locks (https://www.sqlite.org/walformat.html, §2.3).
 const (
 	lockWrite      = 120
@@ -287,6 +313,9 @@ func (s *source) close() error {
 		if c != nil {
 			errs = append(errs, c.Close())
 		}
+	}
+	if s.mapped != nil {
+		errs = append(errs, unix.Munmap(s.mapped))
 	}
 	for _, f := range []*os.File{s.index, s.log, s.db} {
 		if f != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
 )
 
@@ -77,5 +78,44 @@ func TestReplacedFilesAreSeen(t *testing.T) {
 		if err := src.close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestGlance: whatever a program does to the SQLite WAL shows at a glance, and
+// nothing else does.
+func TestGlance(t *testing.T) {
+	b := newBench(t, oneTable)
+	c := startCapture(t, b.path, newMemoryLog(func(*cdc.Change) error { return nil }), testCaptureOptions())
+	for _, s := range []struct {
+		sql   string
+		taken int // transactions
+		shows bool
+	}{
+		{"SELECT count(*) FROM t", 0, false},
+		{"INSERT INTO t(v) VALUES(1)", 1, true},
+		{"BEGIN IMMEDIATE; INSERT INTO t(v) VALUES(2); ROLLBACK", 0, false},
+		{"INSERT INTO t(v) VALUES(1); INSERT INTO t(v) VALUES(1)", 2, true},
+		{"PRAGMA wal_checkpoint(PASSIVE)", 0, true},
+		{"PRAGMA wal_checkpoint(PASSIVE)", 0, false},
+		{"DELETE FROM t", 1, true},
+	} {
+		if _, err := c.poll(); err != nil {
+			t.Fatal(err)
+		}
+		if seen := c.follower.seen; seen != c.src.glance() || !seen.whole() {
+			t.Fatalf("before %q: what was seen is not what is there", s.sql)
+		}
+		b.exec(s.sql)
+		if got := c.follower.seen != c.src.glance(); got != s.shows {
+			t.Errorf("%q shows: %t, want %t", s.sql, got, s.shows)
+		}
+		if n, err := c.poll(); n != s.taken || err != nil {
+			t.Errorf("%q: %d transactions, %v, want %d", s.sql, n, err, s.taken)
+		}
+	}
+	torn := c.src.glance()
+	torn[16]++ // mxFrame of one copy
+	if torn.whole() || new(glance).whole() {
+		t.Error("a header that is being written, or was never, passes for a whole one")
 	}
 }

@@ -191,12 +191,42 @@ func (b *statusBoard) word(needSnapshot bool) (string, error) {
 	return StateStreaming, cmp.Or(b.errs[troubleCheckpoint], b.errs[troubleSnapshot])
 }
 
+// A Reach is how far a pipeline has come.
+type Reach struct {
+	LSN      LSNs
+	Position cdc.Position    // captured
+	Totals   snapshot.Totals // at Position
+}
+
+// Reach is the part of Status that is asked for all the time.
+func (p *Pipeline) Reach() Reach {
+	shipped := p.shippedLSN()
+	p.status.mu.Lock()
+	defer p.status.mu.Unlock()
+	return p.status.reach(shipped)
+}
+
+// shippedLSN is what the shipper knows.
+func (p *Pipeline) shippedLSN() (l LSNs) {
+	l.Published = p.published()
+	if ship := p.ship.Load(); ship != nil {
+		l.Epoch = ship.epoch.get()
+	}
+	return l
+}
+
+// reach completes what the shipper knows. The caller holds the lock.
+func (b *statusBoard) reach(l LSNs) Reach {
+	l.Captured = b.position.LSN
+	if b.log != nil {
+		l.Durable = b.log.Durable()
+	}
+	return Reach{LSN: l, Position: b.position, Totals: b.totals}
+}
+
 // Status is a copy of the present state.
 func (p *Pipeline) Status() Status {
-	s := Status{Name: p.o.Name, Path: p.o.Path, LSN: LSNs{Published: p.published()}, Audits: p.audits.reading()}
-	if ship := p.ship.Load(); ship != nil {
-		s.LSN.Epoch = ship.epoch.get()
-	}
+	s := Status{Name: p.o.Name, Path: p.o.Path, LSN: p.shippedLSN(), Audits: p.audits.reading()}
 	need := p.snapshots.status(&s.Snapshot)
 	s.Reports = p.reports.state()
 	b := &p.status
@@ -210,14 +240,13 @@ func (p *Pipeline) Status() Status {
 		s.Error = err.Error()
 	}
 	s.State, s.Since = b.state, b.since
-	s.Position, s.Totals, s.Capture = b.position, b.totals, b.capture
+	r := b.reach(s.LSN)
+	s.LSN, s.Position, s.Totals, s.Capture = r.LSN, r.Position, r.Totals, b.capture
 	s.Sums = p.summer.state(b.sums)
 	if s.Error == "" {
 		s.Error = s.Sums.Damage
 	}
-	s.LSN.Captured = b.position.LSN
 	if b.log != nil {
-		s.LSN.Durable = b.log.Durable()
 		s.ChangeLog = ChangeLogStatus{First: b.log.First(), Bytes: b.log.Size()}
 	}
 	return s
