@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sqlite-replicator/replicator/internal/tick"
 )
 
@@ -59,8 +61,24 @@ func (d *displaced) Error() string {
 	return fmt.Sprintf("replica: %s %s while the replica had it open", d.path, what)
 }
 
+// A fileID names an inode.
+type fileID struct{ device, inode uint64 }
+
+// statID is a fraction of os.Stat, for what is looked at each second.
+func statID(path string) (fileID, error) {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	for err == unix.EINTR { // as some file systems of a network answer
+		err = unix.Stat(path, &st)
+	}
+	if err != nil {
+		return fileID{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return fileID{uint64(st.Dev), st.Ino}, nil
+}
+
 // A footing is what the paths of a database led to when it was opened.
-type footing [3]os.FileInfo
+type footing [3]fileID
 
 // besides are what SQLite adds to the path of a database in WAL mode for each
 // file of a footing.
@@ -68,7 +86,7 @@ var besides = [len(footing{})]string{"", "-wal", "-shm"}
 
 func footingOf(path string) (f footing, err error) {
 	for i, suffix := range besides {
-		if f[i], err = os.Stat(path + suffix); err != nil {
+		if f[i], err = statID(path + suffix); err != nil {
 			return f, err
 		}
 	}
@@ -79,12 +97,12 @@ func footingOf(path string) (f footing, err error) {
 // called concurrently.
 func (f *footing) check(path string) error {
 	for i, suffix := range besides {
-		info, err := os.Stat(path + suffix)
+		id, err := statID(path + suffix)
 		gone := errors.Is(err, os.ErrNotExist)
 		switch {
 		case err != nil && !gone:
 			return fmt.Errorf("replica: %w", err)
-		case gone || !os.SameFile(info, f[i]):
+		case gone || id != f[i]:
 			return &displaced{path: path + suffix, gone: gone, side: i > 0}
 		}
 	}
@@ -94,13 +112,13 @@ func (f *footing) check(path string) error {
 // takeAlong removes what is left beside a database that is no longer at path. SQLite
 // would replay the SQLite WAL into whatever has come in its place.
 func (f *footing) takeAlong(path string) error {
-	if info, err := os.Stat(path); err == nil && os.SameFile(info, f[0]) {
+	if id, err := statID(path); err == nil && id == f[0] {
 		return nil // only a link to it was changed
 	}
 	var errs []error
 	for i, suffix := range besides[1:] {
-		info, err := os.Stat(path + suffix)
-		if err == nil && os.SameFile(info, f[i+1]) {
+		id, err := statID(path + suffix)
+		if err == nil && id == f[i+1] {
 			err = os.Remove(path + suffix)
 		}
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -120,8 +138,10 @@ func (r *Replica) watch(ctx context.Context) (_ context.Context, stop func()) {
 		defer close(done)
 		for r.o.Clock.Sleep(ctx, tick.Until(r.o.Clock.Now(), watchEvery)) == nil {
 			err := g.unmoved()
-			if path, rerr := resolve(r.name); err == nil && (rerr != nil || path != r.o.Path) {
-				err = &displaced{path: r.name}
+			if err == nil && r.name != r.o.Path { // there is a link that may lead elsewhere
+				if path, rerr := resolve(r.name); rerr != nil || path != r.o.Path {
+					err = &displaced{path: r.name}
+				}
 			}
 			if err != nil {
 				cancel(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
@@ -55,7 +54,7 @@ func openGuard(path string, o guardOptions) (g *guard, err error) {
 			g = nil
 		}
 	}()
-	before, err := os.Stat(path)
+	before, err := statID(path)
 	if err != nil {
 		return g, err
 	}
@@ -78,7 +77,7 @@ func openGuard(path string, o guardOptions) (g *guard, err error) {
 
 // identify notes which files are open. The first read has made SQLite create those
 // beside the database, unless that is not in WAL mode yet, as a copy may be.
-func (g *guard) identify(before os.FileInfo) error {
+func (g *guard) identify(before fileID) error {
 	mode, err := g.conn.QueryText("PRAGMA journal_mode=WAL")
 	if err == nil && mode != "wal" {
 		err = fmt.Errorf("journal mode is %q and cannot be set to WAL", mode)
@@ -89,7 +88,7 @@ func (g *guard) identify(before os.FileInfo) error {
 	if err == nil {
 		g.files, err = footingOf(g.path)
 	}
-	if err == nil && !os.SameFile(before, g.files[0]) {
+	if err == nil && before != g.files[0] {
 		err = &displaced{path: g.path}
 	}
 	return err

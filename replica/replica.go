@@ -326,16 +326,18 @@ func (r *Replica) report(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		for {
-			changed := r.Changed()
+			changed, reported := r.Changed(), r.o.Clock.Now()
 			r.o.Reports.Report(r.Status())
-			if err := r.o.Clock.Sleep(ctx, reportGap); err != nil {
-				return err
-			}
 			select {
 			case <-changed:
 			case <-due:
 			case <-ctx.Done():
 				return context.Cause(ctx)
+			}
+			if gap := reportGap - r.o.Clock.Now().Sub(reported); gap > 0 {
+				if err := r.o.Clock.Sleep(ctx, gap); err != nil {
+					return err
+				}
 			}
 		}
 	})

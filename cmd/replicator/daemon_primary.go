@@ -181,7 +181,7 @@ func (d *primaryDaemon) reachNATS(ctx context.Context) error {
 
 // serve starts a pipeline for each database.
 func (d *primaryDaemon) serve(ctx context.Context) error {
-	d.node = &primaryNode{clock: d.e.clock}
+	d.node = &primaryNode{clock: d.e.clock, asked: make(chan struct{}, 1)}
 	packer, err := cdc.NewPacker(recordCodec(d.cfg))
 	if err != nil {
 		return err
@@ -195,6 +195,7 @@ func (d *primaryDaemon) serve(ctx context.Context) error {
 		d.node.databases = append(d.node.databases, db)
 	}
 	d.lobby.open(d.node)
+	d.stack.start(ctx, func(ctx context.Context) error { return d.node.beat(ctx, d.conn, d.cfg.Node) })
 	d.stack.start(ctx, func(ctx context.Context) error {
 		var services []*service
 		worked := map[*service]func() bool{}
@@ -224,12 +225,12 @@ func (d *primaryDaemon) database(i int, sources *primary.Sources, packer *cdc.Pa
 	if err != nil {
 		return nil, err
 	}
-	db := &sourceDatabase{pipeline: p, path: c.Path, fleet: newFleet(d.e.clock), clock: d.e.clock, asked: make(chan struct{}, 1)}
+	db := &sourceDatabase{pipeline: p, path: c.Path, fleet: newFleet(d.e.clock), clock: d.e.clock, ask: d.node.asked}
 	db.service = service{name: c.Name, run: func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return p.Run(ctx) })
 		g.Go(func() error { return serveRPC(ctx, d.conn, c.Name, p, stream.ClockHandler(d.e.clock)) })
-		g.Go(func() error { return db.beat(ctx, d.conn, d.cfg.Node) })
+		g.Go(func() error { return db.listen(ctx, d.conn) })
 		return g.Wait()
 	}}
 	return db, nil

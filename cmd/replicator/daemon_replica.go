@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/config"
 	"github.com/sqlite-replicator/replicator/replica"
 	"github.com/sqlite-replicator/replicator/snapshot"
@@ -75,7 +76,7 @@ func (d *replicaDaemon) database(c config.ReplicaDatabase, turns *snapshot.Turns
 	o := replicaOptions(d.cfg, c)
 	o.Stream = consumed{d.conn.Stream(c.Name, stream.StreamConfig{})}
 	o.Snapshots = replica.FromStore(snapshotStore(d.conn, d.cfg.Snapshot.Store, d.cfg.Snapshot.Dir, c.Name, 1), snapshot.Options{})
-	o.Reports = reports{conn: d.conn, node: d.cfg.Node, clock: d.e.clock}
+	o.Reports = &reports{conn: d.conn, node: d.cfg.Node, version: buildInfo().version, clock: d.e.clock}
 	o.Turns, o.Logger = turns, d.log
 	r, err := replica.New(o)
 	if err != nil {
@@ -92,19 +93,32 @@ func (d *replicaDaemon) database(c config.ReplicaDatabase, turns *snapshot.Turns
 	return db, nil
 }
 
-// reports sends the status of a replica to its primary.
+// reports sends the status of a replica to its primary. One goroutine uses it.
 type reports struct {
-	conn  *stream.Conn
-	node  string
-	clock func() time.Time
+	conn    *stream.Conn
+	node    string
+	version string
+	clock   func() time.Time
+	said    saying[reported]
+}
+
+// What was reported last.
+type reported struct {
+	state   replica.State
+	applied replica.Mark
+	source  cdc.Position
 }
 
 // Report implements replica.Reports.
-func (r reports) Report(s replica.Status) {
+func (r *reports) Report(s replica.Status) {
+	even := s.State == replica.Streaming && s.Lag.Seconds != nil && *s.Lag.Seconds == 0
+	if !r.said.again(reported{s.State, s.Applied, s.Source.Position}, even) {
+		return
+	}
 	report := stream.Report{
 		Node: r.node, DB: s.Database, State: string(s.State), Applied: s.Applied.Position, Seen: s.Applied.Position, Needs: s.Needs,
 		Totals: stream.Totals{Transactions: s.Applied.Transactions, Bytes: s.Applied.Bytes},
-		Error:  lastError(s), Version: buildInfo().version, SentAt: r.clock(),
+		Error:  lastError(s), Version: r.version, SentAt: r.clock(),
 	}
 	if at := s.Source.Position; at.Epoch > report.Seen.Epoch || at.Epoch == report.Seen.Epoch && at.LSN > report.Seen.LSN {
 		report.Seen = at

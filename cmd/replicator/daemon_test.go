@@ -161,3 +161,20 @@ func TestFleetWait(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSaying: what is quiet is told every second time, and all else at once.
+func TestSaying(t *testing.T) {
+	var s saying[int]
+	for i, c := range []struct {
+		what        int
+		quiet, told bool
+	}{
+		{1, true, true}, {1, true, false}, {1, true, true}, {1, true, false},
+		{2, true, true}, {2, true, false}, {3, true, true}, // news is never left out
+		{3, false, true}, {3, false, true}, {3, true, false}, {3, true, true},
+	} {
+		if got := s.again(c.what, c.quiet); got != c.told {
+			t.Errorf("%d: told %t, want %t", i, got, c.told)
+		}
+	}
+}

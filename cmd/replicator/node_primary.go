@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -23,49 +24,59 @@ type sourceDatabase struct {
 	fleet    *fleet
 	backlog  backlog
 	clock    func() time.Time
-	asked    chan struct{} // has room for one: a replica that has come, or come on, waits to hear how far we are
+	said     saying[cdc.Position]
+	asked    atomic.Bool     // a replica that has come, or come on, waits to hear how far we are
+	ask      chan<- struct{} // has room for one: some database was asked
 }
 
-// beat tells replicas how far the primary is, and hears how far they are.
-func (d *sourceDatabase) beat(ctx context.Context, conn *stream.Conn, node string) error {
+// A saying is what was told last of a database. Where nothing happens every second one
+// is left out, unless it is due for another reason.
+type saying[T comparable] struct {
+	what   T
+	rested bool // the last one was left out
+}
+
+// again reports whether to tell what; quiet says that it leaves nothing open.
+func (s *saying[T]) again(what T, quiet bool) bool {
+	s.rested = quiet && what == s.what && !s.rested
+	s.what = what
+	return !s.rested
+}
+
+// listen hears how far the replicas are.
+func (d *sourceDatabase) listen(ctx context.Context, conn *stream.Conn) error {
 	if err := conn.OnReports(ctx, d.name, d.heard); err != nil {
 		return err
 	}
-	ticks := tick.NewTicker(heartbeatEvery)
-	defer ticks.Stop()
-	var said cdc.Position
-	for rested := false; ; {
-		s := d.pipeline.Status()
-		if s.Position.LSN > 0 {
-			d.backlog.note(mark{d.clock(), s.Position.LSN, s.Totals}, s.LSN.Published)
-			h := heartbeat(s, node, d.clock())
-			if rested = !rested && h.Position == said && s.Position.LSN == said.LSN; !rested {
-				// Not connected: replicas notice by the silence, and conn has said it.
-				_ = conn.SendHeartbeat(d.name, h)
-			}
-			said = h.Position
-		}
-		select {
-		case <-ticks.C:
-			ticks.Next()
-		case <-d.asked:
-			rested = true
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// beat tells replicas how far the database is; due: in any case.
+func (d *sourceDatabase) beat(conn *stream.Conn, node string, due bool) {
+	s := d.pipeline.Reach()
+	if s.Position.LSN == 0 || d.err() != nil {
+		return
+	}
+	d.backlog.note(mark{d.clock(), s.Position.LSN, s.Totals}, s.LSN.Published)
+	h := heartbeat(s, node, d.clock())
+	if d.said.again(h.Position, !due && s.Position.LSN == h.Position.LSN) {
+		// Not connected: replicas notice by the silence, and conn has said it.
+		_ = conn.SendHeartbeat(d.name, h)
 	}
 }
 
 // heard takes the report of a replica.
 func (d *sourceDatabase) heard(r stream.Report) {
 	if d.fleet.add(r) {
+		d.asked.Store(true)
 		select {
-		case d.asked <- struct{}{}:
+		case d.ask <- struct{}{}:
 		default:
 		}
 	}
 	d.pipeline.Heard(r.Node, r.Seen)
-	d.pipeline.Hold(r.Node, need(r, d.pipeline.Status().Position.Lineage))
+	d.pipeline.Hold(r.Node, need(r, d.pipeline.Reach().Position.Lineage))
 	if r.State == string(replica.Waiting) {
 		d.pipeline.WantSnapshot()
 	}
@@ -88,7 +99,7 @@ func need(r stream.Report, lineage cdc.ID) primary.Need {
 
 // heartbeat names the last boundary that is published. Its totals are of what
 // is captured, so that a replica counts as behind what it cannot have yet.
-func heartbeat(s primary.Status, node string, now time.Time) stream.Heartbeat {
+func heartbeat(s primary.Reach, node string, now time.Time) stream.Heartbeat {
 	at := cdc.Position{Lineage: s.Position.Lineage, Epoch: s.LSN.Epoch, LSN: s.LSN.Published}
 	if s.Position.LSN == s.LSN.Published {
 		at.Hash = s.Position.Hash // of any other boundary it is not known here
@@ -103,6 +114,30 @@ func heartbeat(s primary.Status, node string, now time.Time) stream.Heartbeat {
 type primaryNode struct {
 	databases []*sourceDatabase
 	clock     func() time.Time
+	asked     chan struct{} // some database's replica waits to hear
+}
+
+// beat tells replicas how far each database is: all at once, since a hundred
+// goroutines would cost more than what they send.
+func (n *primaryNode) beat(ctx context.Context, conn *stream.Conn, node string) error {
+	ticks := tick.NewTicker(heartbeatEvery)
+	defer ticks.Stop()
+	for all := true; ; {
+		for _, d := range n.databases {
+			if asked := d.asked.Swap(false); all || asked {
+				d.beat(conn, node, asked)
+			}
+		}
+		select {
+		case <-ticks.C:
+			ticks.Next()
+			all = true
+		case <-n.asked:
+			all = false
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // Databases implements web.Source.
