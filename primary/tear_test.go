@@ -87,3 +87,48 @@ func TestRestartUnderATornPage(t *testing.T) {
 		t.Error("the history goes on from a page that was being written")
 	}
 }
+
+// TestRestartWithoutProof: where the frames are all there and fit, and prove nothing.
+func TestRestartWithoutProof(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		pageSize int
+		term     func(c *capture) // the first one
+		down     func(t *testing.T, path string)
+		broken   bool
+	}{
+		{"frames added", 4096, nil, nil, false},
+		{"frames added, pages that a kill may tear", 8192, nil, nil, true},
+		{"the machine was started again", 4096, func(c *capture) { c.boot[0]++ }, nil, true},
+		{"another file", 4096, nil, func(t *testing.T, path string) {
+			noError(t, errors.Join(copyFile(path, path+".copy"), os.Rename(path+".copy", path)))
+		}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := makeSource(t, fmt.Sprintf("PRAGMA page_size=%d; PRAGMA journal_mode=WAL; %s; CREATE TABLE u(v)", c.pageSize, oneTable))
+			log := newMemoryLog(func(*cdc.Change) error { return nil })
+			app := openApp(t, path)
+			noError(t, app.Exec("PRAGMA wal_autocheckpoint=0"))
+			t.Run("first term", func(t *testing.T) {
+				first, err := startWith(t, path, log, nil)
+				noError(t, err)
+				if c.term != nil {
+					c.term(first)
+				}
+				noError(t, app.Exec("INSERT INTO t(v) VALUES(1)"))
+				if n, err := first.poll(); n != 1 || err != nil {
+					t.Fatalf("%d transactions, %v", n, err)
+				}
+			})
+			noError(t, app.Exec("INSERT INTO u(v) VALUES(2)"))
+			if c.down != nil {
+				c.down(t, path)
+			}
+			second, err := startWith(t, path, log, nil)
+			noError(t, err)
+			if got := second.broken != 0; got != c.broken {
+				t.Errorf("a break: %t, want %t", got, c.broken)
+			}
+		})
+	}
+}
