@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,5 +94,42 @@ func TestResyncWaitsWithinBounds(t *testing.T) {
 	b.sync()
 	if !b.has(cdc.Break) {
 		t.Errorf("captured %v, want a break", b.kinds())
+	}
+}
+
+// TestTrimStopsAtWhatIsPublished: a snapshot may be above that. What replicas follow
+// until then stays in the stream.
+func TestTrimStopsAtWhatIsPublished(t *testing.T) {
+	b := newBench(t, oneTable)
+	p, err := New(b.options())
+	noError(t, err)
+	p.ship.Store(&shipper{})
+	p.ship.Load().published.Store(3)
+	b.stream.set(func(s *fakeStream) {
+		s.exists, s.first, s.last = true, 1, 5
+		for lsn := s.first; lsn <= s.last; lsn++ {
+			s.records[lsn] = []byte("record")
+		}
+	})
+	done, err := p.snapshots.purge(b.ctx, 10)
+	if err != nil || done || b.streamFirst() != 3 || len(b.stream.records) != 3 {
+		t.Errorf("the stream begins at %d with %d records, done: %t, %v", b.streamFirst(), len(b.stream.records), done, err)
+	}
+}
+
+// TestAckHistory: NATS acknowledges before it fsyncs. What counts is what it had
+// acknowledged a while ago.
+func TestAckHistory(t *testing.T) {
+	began := time.Unix(1_000_000, 0)
+	h := ackHistory{keep: 10 * time.Minute}
+	for _, c := range []struct {
+		minute     int
+		lsn, known cdc.LSN
+	}{{0, 5, 0}, {1, 9, 0}, {9, 20, 0}, {10, 30, 5}, {11, 31, 9}, {18, 40, 9}, {19, 41, 20}, {40, 50, 41}} {
+		now := began.Add(time.Duration(c.minute) * time.Minute)
+		h.note(now, c.lsn)
+		if got := h.before(now); got != c.known {
+			t.Errorf("minute %d: %d was acknowledged for long enough, want %d", c.minute, got, c.known)
+		}
 	}
 }
