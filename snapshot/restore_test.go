@@ -19,8 +19,9 @@ import (
 // make a step fail.
 type traceFS struct {
 	durable.OS
-	steps []step
-	fail  func(s step) error
+	steps    []step
+	fail     func(s step) error
+	happened bool // what fails has happened all the same
 }
 
 // A step is "open", "sync", "remove", "rename" or "syncdir" of base names.
@@ -30,6 +31,9 @@ func (f *traceFS) do(s step, act func() error) error {
 	f.steps = append(f.steps, s)
 	if f.fail != nil {
 		if err := f.fail(s); err != nil {
+			if f.happened {
+				err = errors.Join(err, act())
+			}
 			return err
 		}
 	}
@@ -97,31 +101,36 @@ func TestRestoreOrder(t *testing.T) {
 	}
 }
 
-// Whatever step fails, the file does not look complete, and the same call
-// finishes it.
+// Whatever step fails, or fails although it happened, the file does not look complete
+// unless it is, and the same call finishes it.
 func TestRestoreStepFails(t *testing.T) {
 	store := newMemStore()
 	src := newSource(4096, 20, 1)
 	m := mustMake(t, store, src, 7, Options{})
-	for n := range 8 { // the ninth makes the removal of the sidecar durable: either way is right
-		dfs := &traceFS{}
+	const removal = 7                  // of the sidecar
+	for n := range 2 * (removal + 1) { // the step after it makes that durable: either way is right
+		at, happened := n/2, n%2 == 1
+		dfs := &traceFS{happened: happened}
 		dfs.fail = func(step) error {
-			if len(dfs.steps) == n+1 {
+			if len(dfs.steps) == at+1 {
 				return fs.ErrPermission
 			}
 			return nil
 		}
 		path := filepath.Join(t.TempDir(), "app.db")
 		if err := restore(t.Context(), dfs, store, m, path, Options{}); !errors.Is(err, fs.ErrPermission) {
-			t.Fatalf("step %d: %v", n, err)
+			t.Fatalf("step %d, happened %t: %v", at, happened, err)
 		}
 		_, ferr := os.Stat(path)
 		_, serr := os.Stat(sidecarOf(path))
-		if ferr == nil && serr != nil {
-			t.Errorf("step %d fails and the file looks complete", n)
+		if complete := ferr == nil && serr != nil; complete != (at == removal && happened) {
+			t.Errorf("step %d fails, happened %t, and the file looks complete: %t", at, happened, complete)
+		} else if complete {
+			checkFile(t, path, src.data)
+			continue
 		}
 		if err := Restore(t.Context(), store, m, path, Options{}); err != nil {
-			t.Errorf("after step %d failed: %v", n, err)
+			t.Errorf("after step %d failed, happened %t: %v", at, happened, err)
 			continue
 		}
 		checkFile(t, path, src.data)
