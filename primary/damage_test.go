@@ -3,6 +3,7 @@ package primary
 import (
 	"encoding/binary"
 	"errors"
+	"regexp"
 	"testing"
 
 	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
@@ -23,12 +24,19 @@ func damaged(t *testing.T, setup string, edit func(p sqlitefile.Page, page []byt
 		p, err := sqlitefile.ParsePage(page, n, 512)
 		noError(t, err)
 		if edit(p, page) {
-			return s.decoder.transaction(s.before, after, []uint32{n}, after.count(), s.sorter)
+			err := s.decoder.transaction(s.before, after, []uint32{n}, after.count(), s.sorter)
+			if err == nil || !whereabouts.MatchString(err.Error()) {
+				t.Errorf("it says not where the damage is: %v", err)
+			}
+			return err
 		}
 	}
 	t.Fatal("nothing was edited")
 	return nil
 }
+
+// whereabouts are where damage was found.
+var whereabouts = regexp.MustCompile(`(page|row|rowid) [0-9]+`)
 
 // TestPageWithoutCells: SQLite reads no such page. Its rows were not deleted.
 func TestPageWithoutCells(t *testing.T) {
