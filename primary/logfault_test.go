@@ -109,7 +109,7 @@ func (x *logTrial) exec(sql string) {
 // large is a transaction of several records.
 func (x *logTrial) large(tag string) {
 	x.t.Helper()
-	x.exec(fmt.Sprintf("BEGIN; DELETE FROM t WHERE id%%7=3; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<2500) INSERT INTO t(v) SELECT '%s '||hex(randomblob(600)) FROM n; COMMIT", tag))
+	x.exec(fmt.Sprintf("BEGIN; DELETE FROM t WHERE id%%7=3; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<1200) INSERT INTO t(v) SELECT '%s '||hex(randomblob(600)) FROM n; COMMIT", tag))
 }
 
 // reset makes the SQLite WAL start over, which leaves doubt, and keeps the database
@@ -194,30 +194,38 @@ var blows = []blow{
 	{"power failure just after it", durable.Fault{Err: syscall.EIO, Happened: true}, func(fs *durable.Mem, r *rand.Rand) *durable.Mem { return fs.Crash(r.IntN) }},
 }
 
+// An interruption is a term that fails, and what happens before, while and after it runs.
+type interruption struct {
+	name                     string
+	down, meanwhile, between func(*logTrial)
+	breaks                   bool // there is no state to compare with
+}
+
 // TestChangeLogFailsAtEveryCall: whatever call of the change log's disk fails, or fails
 // although it happened, while a term begins and captures, the next one goes on so that
 // nothing is missing and nothing is there twice: after an exact resume, inside the
 // records of what was missed, and before a break record.
 func TestChangeLogFailsAtEveryCall(t *testing.T) {
-	for _, c := range []struct {
-		name      string
-		resync    bool            // there is a state to compare with
-		down      func(*logTrial) // before the term that fails
-		meanwhile func(*logTrial) // after it has begun
-		between   func(*logTrial) // before the next one
-	}{
-		{"a transaction", true, func(*logTrial) {}, func(x *logTrial) { x.large("during") }, func(*logTrial) {}},
-		{"a transaction, then the SQLite WAL starts over", true, func(*logTrial) {}, func(x *logTrial) { x.large("during") }, (*logTrial).reset},
-		{"a resync", true, missed, func(*logTrial) {}, func(*logTrial) {}},
-		{"a break", false, missed, func(*logTrial) {}, func(*logTrial) {}},
+	nothing := func(*logTrial) {}
+	write := func(x *logTrial) { x.large("during") }
+	all := blows
+	if testing.Short() {
+		all = blows[:3]
+	}
+	for _, c := range []interruption{
+		{"a transaction", nothing, write, nothing, false},
+		{"a transaction, then the SQLite WAL starts over", nothing, write, (*logTrial).reset, false},
+		{"a resync", missed, nothing, nothing, false},
+		{"a break", missed, nothing, nothing, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(1, 2))
-			for _, b := range blows {
+			for _, b := range all {
 				calls := 0
-				for at, reached := 1, true; reached; at++ {
-					calls, reached = failAt(t, r, b, at, c.resync, c.down, c.meanwhile, c.between)
+				for reached := true; reached; {
+					calls++
+					reached = c.failAt(t, b, calls, r)
 				}
 				if calls < 10 {
 					t.Errorf("%s: only %d calls were made", b.name, calls)
@@ -227,62 +235,70 @@ func TestChangeLogFailsAtEveryCall(t *testing.T) {
 	}
 }
 
-// failAt strikes at one call of a term. It returns how many there were, and whether
-// the call was one of them.
-func failAt(t *testing.T, r *rand.Rand, b blow, at int, resync bool, down, meanwhile, between func(*logTrial)) (calls int, reached bool) {
+// failAt strikes at one call of the term, if there are so many.
+func (c interruption) failAt(t *testing.T, b blow, at int, r *rand.Rand) (reached bool) {
 	t.Helper()
 	x := newLogTrial(t)
 	fs, dir := durable.NewMem(), t.TempDir()
-	noError(t, x.term(fs, dir, "", func() { x.exec("INSERT INTO t(v) VALUES('one'),('two'),('three')") }))
-	x.reset()
-	noError(t, x.term(fs, dir, x.state(fs), func() { x.exec("INSERT INTO t(v) VALUES('four'),('five')") }))
-	to := filepath.Join(t.TempDir(), "state.db")
-	x.exec("VACUUM INTO '" + to + "'")
-	x.states[5] = to
+	x.begin(fs, dir)
 	before := x.read(fs)
-	down(x)
-	if !resync {
+	c.down(x)
+	if c.breaks {
 		x.states = nil
 	}
 	state := x.state(fs)
-	fs.Inject(func(call durable.Call) durable.Fault {
-		if call.Op == "read" || call.Op == "readdir" {
-			return durable.Fault{}
-		}
-		if calls++; calls != at {
-			return durable.Fault{}
-		}
-		reached = true
-		f := b.fault
-		if b.name == shortWrite {
-			f.Wrote = call.Size / 2
-		}
-		return f
-	})
-	err := x.term(fs, dir, state, func() { meanwhile(x) })
+	fs.Inject(b.at(at, &reached))
+	err := x.term(fs, dir, state, func() { c.meanwhile(x) })
 	fs.Inject(nil)
-	if reached && err == nil {
-		t.Fatalf("%s at call %d: nothing was said", b.name, at)
+	if reached == (err == nil) {
+		t.Fatalf("%s at call %d, which came: %t: %v", b.name, at, reached, err)
 	}
 	if !reached {
-		noError(t, err)
-		return calls, false
+		return false
 	}
 	fs = b.left(fs, r)
-	between(x)
+	c.between(x)
 	noError(t, os.RemoveAll(filepath.Join(dir, "resync.db")))
 	if err := x.term(fs, dir, x.state(fs), func() { x.exec("INSERT INTO t(v) VALUES('after')") }); err != nil {
 		t.Fatalf("%s at call %d: the next term: %v", b.name, at, err)
 	}
 	after := x.read(fs.Crash(nil))
-	if !resync {
-		if after.broken <= before.last {
-			t.Fatalf("%s at call %d: no break although changes were missed", b.name, at)
-		}
-		return calls, true
-	}
-	if want := rowsOf(t, x.app); !maps.Equal(want, after.rows) || after.broken != 0 {
+	want := rowsOf(t, x.app)
+	switch {
+	case c.breaks && after.broken <= before.last:
+		t.Fatalf("%s at call %d: no break although changes were missed", b.name, at)
+	case !c.breaks && (!maps.Equal(want, after.rows) || after.broken != 0):
 		t.Fatalf("%s at call %d: %d rows in the database, %d in the change log, break at %d", b.name, at, len(want), len(after.rows), after.broken)
 	}
-	return calls, true
+	return true
+}
+
+// begin brings the change log in fs to five rows, in two terms.
+func (x *logTrial) begin(fs *durable.Mem, dir string) {
+	x.t.Helper()
+	noError(x.t, x.term(fs, dir, "", func() { x.exec("INSERT INTO t(v) VALUES('one'),('two'),('three')") }))
+	x.reset()
+	noError(x.t, x.term(fs, dir, x.state(fs), func() { x.exec("INSERT INTO t(v) VALUES('four'),('five')") }))
+	to := filepath.Join(x.t.TempDir(), "state.db")
+	x.exec("VACUUM INTO '" + to + "'")
+	x.states[5] = to
+}
+
+// at strikes at one call that changes something, and says so.
+func (b blow) at(n int, reached *bool) func(durable.Call) durable.Fault {
+	calls := 0
+	return func(call durable.Call) durable.Fault {
+		if call.Op == "read" || call.Op == "readdir" {
+			return durable.Fault{}
+		}
+		if calls++; calls != n {
+			return durable.Fault{}
+		}
+		*reached = true
+		f := b.fault
+		if b.name == shortWrite {
+			f.Wrote = call.Size / 2
+		}
+		return f
+	}
 }
