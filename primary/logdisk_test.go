@@ -132,7 +132,8 @@ func TestChangeLogDiskInTrouble(t *testing.T) {
 			if got, want := w.rows(), rowsOf(t, b.app); !maps.Equal(got, want) {
 				t.Errorf("%d rows published, %d in the database", len(got), len(want))
 			}
-			if at.Epoch == before.Epoch || w.count < 5 {
+			// Two epochs, and transactions before and after, which may share a record.
+			if at.Epoch == before.Epoch || w.count < 4 {
 				t.Errorf("epoch %d after %d, %d records published: nothing was tested", at.Epoch, before.Epoch, w.count)
 			}
 		})
