@@ -31,7 +31,7 @@ func quietSource(f *testing.F, clock func() time.Time) *sourceDatabase {
 	if err != nil {
 		f.Fatal(err)
 	}
-	d := &sourceDatabase{pipeline: p, fleet: newFleet(clock), clock: clock, asked: make(chan struct{}, 1)}
+	d := &sourceDatabase{pipeline: p, fleet: newFleet(clock), clock: clock, ask: make(chan struct{}, 1)}
 	d.name = "app"
 	return d
 }

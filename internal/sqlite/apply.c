@@ -346,9 +346,9 @@ static int read_run(rq_target *t, rq_result *r) {
   int n = 0, rc = sqlite3_bind_int64(stmt, 1, run.first);
   if (rc == SQLITE_OK) rc = sqlite3_bind_int64(stmt, 2, run.first + (run.n - 1));
   while (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-    uint64_t h[2] = {0, 0};
-    rc = rq_row_hash(stmt, 0, t->shape, run.first + n++, h);
-    for (int i = 0; i < 2; i++) t->sum[i] += h[i];
+    rq_hash row;
+    rc = rq_row_hash(stmt, 0, t->shape, run.first + n++, &row);
+    for (int i = 0; rc == SQLITE_OK && i < 2; i++) t->sum[i] += row.h[i];
   }
   sqlite3_reset(stmt);
   if (rc == SQLITE_DONE && n == run.n) return 1;
