@@ -99,6 +99,7 @@ type benchScale struct {
 	window       time.Duration // of each run of a writer
 	prefill      int           // rows that are there before a writer begins
 	bulk         int           // rows of the scenarios that write a given number
+	behind       int           // rows that a replica has missed
 	seedBytes    int64         // size of the large database
 	growth       []int64       // sizes of databases
 	hugeRows     int           // rows of the transaction of many
@@ -115,12 +116,12 @@ type benchScale struct {
 
 var benchScales = map[string]benchScale{
 	"small": {
-		pairs: 1, window: 400 * time.Millisecond, prefill: 1000, bulk: 10_000, seedBytes: 8 << 20, growth: []int64{1 << 20, 4 << 20},
+		pairs: 1, window: 400 * time.Millisecond, prefill: 1000, bulk: 10_000, behind: 10_000, seedBytes: 8 << 20, growth: []int64{1 << 20, 4 << 20},
 		hugeRows: 20_000, hugeBytes: 16 << 20, backlogBytes: 32 << 20, tableSteps: []int{100},
 		idle: time.Second, idleSteps: []int{1, 5}, busyMany: 5, lagRates: []int{200}, replicaSteps: []int{2}, fsyncs: 10,
 	},
 	"full": {
-		pairs: 3, window: 5 * time.Second, prefill: 100_000, bulk: 1_000_000, seedBytes: 1 << 30, growth: []int64{64 << 20, 1 << 30, 4 << 30},
+		pairs: 3, window: 5 * time.Second, prefill: 100_000, bulk: 1_000_000, behind: 5_000_000, seedBytes: 1 << 30, growth: []int64{64 << 20, 1 << 30, 4 << 30},
 		hugeRows: 10_000_000, hugeBytes: 768 << 20, backlogBytes: 4 << 30, tableSteps: []int{1000, 4000, 10_000},
 		idle: 20 * time.Second, idleSteps: []int{1, 100, 200}, busyMany: 100, lagRates: []int{200, 5000, 0}, replicaSteps: []int{1, 2, 4, 10, 50}, fsyncs: 200,
 	},
