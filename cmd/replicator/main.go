@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sqlite-replicator/replicator/internal/clock"
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
 )
 
 // An environment is what a command sees of the world.
@@ -31,6 +32,7 @@ type environment struct {
 	watched        bool     // stderr is a terminal: somebody wants to see that work goes on
 	clock          func() time.Time
 	memoryLimit    func(bytes int64) int64 // of the process, see [debug.SetMemoryLimit]; nil: it is left alone
+	shareSQLite    func(bytes int64)       // see [sqlite.ShareMemory]; nil: it is left alone
 }
 
 // stopWithin bounds an orderly end. What is not done then is what a crash would
@@ -59,7 +61,7 @@ func main() {
 	e := &environment{
 		stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), wd: wd,
 		terminal: isTerminal(os.Stdout), watched: isTerminal(os.Stderr), clock: clock.System{}.Now,
-		memoryLimit: debug.SetMemoryLimit,
+		memoryLimit: debug.SetMemoryLimit, shareSQLite: sqlite.ShareMemory,
 	}
 	os.Exit(execute(ctx, e, os.Args[1:]))
 }

@@ -31,6 +31,20 @@ func mapsOf(databases []config.PrimaryDatabase) (n int64) {
 	return n
 }
 
+// What SQLite may take in a replica beyond the cache of one database, in bytes: caches
+// of several share that. Each connection takes some before it reads anything.
+const (
+	sqliteBeside = 8 << 20
+	sqliteEach   = 384 << 10 // database
+)
+
+// shareCaches makes the databases of a replica share a page cache of that many bytes.
+func shareCaches(e *environment, cache int64, databases int) {
+	if e.shareSQLite != nil {
+		e.shareSQLite(cache + sqliteBeside + int64(databases)*sqliteEach)
+	}
+}
+
 // limitMemory sets the limit of Go's heap, unless GOMEMLIMIT does.
 func limitMemory(e *environment, log *slog.Logger, heap, each int64, databases int) {
 	if e.memoryLimit == nil {

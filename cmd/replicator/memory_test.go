@@ -5,6 +5,17 @@ import (
 	"testing"
 )
 
+func TestShareCaches(t *testing.T) {
+	got := int64(0)
+	e := &environment{shareSQLite: func(bytes int64) { got = bytes }}
+	for databases, want := range map[int]int64{1: 33152 << 10, 100: 71168 << 10} {
+		if shareCaches(e, 24<<20, databases); got != want {
+			t.Errorf("%d databases share %d bytes, want %d", databases, got, want)
+		}
+	}
+	shareCaches(&environment{}, 1, 1) // left alone
+}
+
 func TestLimitMemory(t *testing.T) {
 	tests := []struct {
 		name      string

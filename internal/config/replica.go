@@ -35,7 +35,7 @@ const (
 type Apply struct {
 	GroupMaxRecords int    `mapstructure:"group_max_records"` // most records in one SQLite transaction under backlog
 	GroupMaxBytes   Size   `mapstructure:"group_max_bytes"`   // the same in bytes
-	CacheSize       Size   `mapstructure:"cache_size"`        // SQLite's page cache, per database
+	CacheSize       Size   `mapstructure:"cache_size"`        // SQLite's page cache of a database; several share about as much
 	CheckpointSize  Size   `mapstructure:"checkpoint_size"`   // of the replica's SQLite WAL at which it is checkpointed
 	HoldWriteLock   bool   `mapstructure:"hold_write_lock"`   // keep other writers out between applies
 	OnDivergence    string `mapstructure:"on_divergence"`     // OnDivergenceReseed or OnDivergenceStop

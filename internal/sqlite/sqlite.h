@@ -51,6 +51,8 @@ int sqlite3_table_column_metadata(sqlite3 *, const char *, const char *, const c
                                   char const **, char const **, int *, int *, int *);
 int sqlite3_compileoption_used(const char *);
 const char *sqlite3_libversion(void);
+int64_t sqlite3_soft_heap_limit64(int64_t);
+int64_t sqlite3_memory_used(void);
 
 int sqlite3_exec(sqlite3 *, const char *, int (*)(void *, int, char **, char **), void *, char **);
 int sqlite3_prepare_v3(sqlite3 *, const char *, int, unsigned int, sqlite3_stmt **, const char **);

@@ -1,0 +1,46 @@
+package sqlite
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+)
+
+// Many connections with large caches share what one may take, and write and read all
+// the same.
+func TestShareMemory(t *testing.T) {
+	const each, share = 8 << 20, 12 << 20
+	defer ShareMemory(0)
+	dir := t.TempDir()
+	fill := func(name string) int64 {
+		before := MemoryUsed()
+		for i := range 4 {
+			c, err := Open(filepath.Join(dir, fmt.Sprint(name, i)), Options{Create: true, CacheBytes: each})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			// Each transaction changes more pages than there is room for.
+			err = c.Exec(`PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<4000) INSERT INTO t SELECT i, zeroblob(3000) FROM n;
+UPDATE t SET v=randomblob(3000)`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := c.QueryInt("SELECT sum(length(v)) FROM t"); err != nil || n != 4000*3000 {
+				t.Fatalf("%d bytes are read, %v", n, err)
+			}
+			if ok, err := c.QueryText("PRAGMA integrity_check"); err != nil || ok != "ok" {
+				t.Fatalf("%s, %v", ok, err)
+			}
+		}
+		return MemoryUsed() - before
+	}
+	if alone := fill("alone"); alone < 4*each/2 {
+		t.Fatalf("without a bound they take %d bytes: the test shows nothing", alone)
+	}
+	ShareMemory(MemoryUsed() + share)
+	if shared := fill("shared"); shared > share*5/4 {
+		t.Errorf("they take %d bytes of a share of %d", shared, share)
+	}
+}
