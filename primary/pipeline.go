@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -305,7 +306,7 @@ func (p *Pipeline) open() (_ *source, release func(), err error) {
 // inotify a little before they are visible, hence the short naps; the longest
 // pause only matters if an event were lost, and for what is done once a second.
 const (
-	firstNap = 50 * time.Microsecond
+	firstNap = 20 * time.Microsecond  // after a notice
 	lastNap  = 500 * time.Millisecond // the longest, unless CaptureOptions say another
 	blindNap = 10 * time.Millisecond  // the longest where nothing announces changes
 
@@ -314,7 +315,7 @@ const (
 
 // follow is the loop of a term.
 func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
-	pause, breath := firstNap, time.Duration(0)
+	pause, breath := time.Duration(0), time.Duration(0)
 	t := time.NewTimer(pause)
 	defer t.Stop()
 	for {
@@ -338,16 +339,16 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 			breath = c.breather(breath)
 			pause, wake = breath, nil
 		} else if breath = 0; c.upkeep.yielding {
-			pause = firstNap
+			pause = leastBreather
 		} else {
-			pause = min(2*pause, w.longest(p.o.Capture.PollInterval))
+			pause = min(max(2*pause, firstNap), w.longest(p.o.Capture.PollInterval))
 		}
 		woken, err := p.wait(ctx, c, wake, t, pause)
 		if err != nil {
 			return err
 		}
 		if woken {
-			pause = firstNap
+			pause = 0
 		}
 	}
 }
@@ -355,6 +356,7 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 // wait pauses, by means of t, until something may have happened, and serves one call.
 func (p *Pipeline) wait(ctx context.Context, c *capture, wake <-chan struct{}, t *time.Timer, pause time.Duration) (woken bool, err error) {
 	if pause < time.Millisecond {
+		runtime.Gosched() // whoever waits for what was captured goes on here; a nap would keep the thread from it
 		nap(pause)
 		pause = 0
 	}

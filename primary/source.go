@@ -299,13 +299,6 @@ func (s *source) excludeCheckpoints(patience time.Duration, clock func() time.Ti
 // maxMarkTries bounds the tries to read the wal-index, 50 µs apart: 1 s.
 const maxMarkTries = 20_000
 
-// nap sleeps shorter than the runtime's timers can, which are good to about a
-// millisecond. It blocks the thread.
-func nap(d time.Duration) {
-	ts := unix.NsecToTimespec(d.Nanoseconds())
-	_ = unix.Nanosleep(&ts, nil)
-}
-
 // close releases everything, connections first.
 func (s *source) close() error {
 	var errs []error

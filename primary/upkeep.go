@@ -137,14 +137,15 @@ func (c *capture) turnover(force bool) error {
 // as soon as the last one is captured, syncs come to fill a sixteenth of the time
 // only, and transactions share them.
 const (
-	syncShare    = 16
-	mostBreather = 5 * time.Millisecond
+	syncShare     = 16
+	leastBreather = 100 * time.Microsecond
+	mostBreather  = 5 * time.Millisecond
 )
 
 // breather is the pause after something was captured, however much is written
 // meanwhile. last is the one before, 0 if nothing was written during it.
 func (c *capture) breather(last time.Duration) time.Duration {
-	return max(firstNap, min(2*last, (syncShare-1)*c.syncTook, mostBreather))
+	return max(leastBreather, min(2*last, (syncShare-1)*c.syncTook, mostBreather))
 }
 
 func (c *capture) lookIfDue(now time.Time) error {
