@@ -68,6 +68,7 @@ type Pipeline struct {
 	terms     *terms   // Run's
 	summer    summer
 	reports   *reports
+	notice    lastNotice
 	changed   broadcast     // whenever a position moves
 	gaveWay   atomic.Uint64 // times that captured records gave way to the stream's
 	fences    chan error    // has room for one: why this primary must stop
@@ -335,6 +336,7 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 			p.audits.interrupt(errAuditSpace)
 		}
 		if p.status.captured(c) {
+			p.notice.note(p.o.Clock())
 			p.changed.notify()
 			breath = c.breather(breath)
 			pause, wake = breath, nil
@@ -368,6 +370,7 @@ func (p *Pipeline) wait(ctx context.Context, c *capture, wake <-chan struct{}, t
 	case <-ctx.Done():
 		return false, ctx.Err()
 	case <-wake:
+		p.notice.note(p.o.Clock())
 		return true, nil
 	case call := <-p.calls:
 		err := call.do(c)

@@ -15,11 +15,8 @@ import (
 
 // Bounds of what the computation of bases costs others.
 const (
-	sumWork    = 20 * time.Millisecond // of work, after which it rests for as long
-	sumYield   = 8                     // times as long it rests while a snapshot is made or restored,
-	sumPatient = time.Minute           // but not for longer than this: it holds a pin
-	sumHold    = 10 * time.Second      // after which the pin is released, when a table is done
-	sumBackOff = 15 * time.Second      // after a computation that failed
+	sumHold    = 10 * time.Second // after which the pin is released, when a table is done
+	sumBackOff = 15 * time.Second // after a computation that failed
 )
 
 // errSumSpace ends a computation whose pin costs too much.
@@ -246,34 +243,6 @@ func (s *summer) compute(ctx context.Context, job *sumJob) (err error) {
 		task.done = true
 	}
 	return nil
-}
-
-// A rests lets work go on for a while at a time only.
-type rests struct {
-	clock  func() time.Time
-	yields func() bool // to what replicas may be waiting for
-	began  time.Time
-	since  time.Time // the last rest
-}
-
-// rests are those of a job that begins now.
-func (s *summer) rests() *rests {
-	now := s.p.o.Clock()
-	return &rests{clock: s.p.o.Clock, yields: s.p.snapshots.busy, began: now, since: now}
-}
-
-func (r *rests) rest(ctx context.Context) error {
-	now := r.clock()
-	pause := now.Sub(r.since)
-	if pause < sumWork {
-		return nil
-	}
-	if now.Sub(r.began) < sumPatient && r.yields() {
-		pause *= sumYield
-	}
-	err := sleep(ctx, pause)
-	r.since = r.clock()
-	return err
 }
 
 // begin notes what interrupt shall cancel; nil: nothing.

@@ -19,7 +19,7 @@ const (
 	// auditNap is how long the auditor sleeps when there is nothing to read.
 	auditNap = time.Second
 	// auditRest is the least time, for which a pause is worth the timer.
-	auditRest = 10 * time.Millisecond
+	auditRest = 2 * time.Millisecond
 	// auditWAL bounds, in parts of Apply.CheckpointBytes, the SQLite WAL up to which
 	// the auditor takes its time: while it reads a table, the file cannot start over.
 	auditWAL = 4
@@ -160,7 +160,9 @@ func (a *auditor) rest(ctx context.Context) {
 		return
 	}
 	_ = a.clock.Sleep(ctx, a.owed) // the caller looks at ctx
-	a.owed, a.worked = 0, a.clock.Now()
+	a.worked = a.clock.Now()
+	// Timers may be late by as much as the rest; that is made up for.
+	a.owed = max(a.owed-a.worked.Sub(now), -auditRest)
 }
 
 // A reading is a table that is being read as it was at one LSN.

@@ -24,8 +24,11 @@ type TableSum struct {
 // A SchemaRow is one object of a schema.
 type SchemaRow struct{ Type, Name, Table, SQL string }
 
-// sumRows is how many rows are hashed between looks at the context.
-const sumRows = 4096
+// How many rows are hashed between looks at the context, and between two rests.
+const (
+	sumRows  = 4096
+	paceRows = 256
+)
 
 // Content hashes every ordinary table of the main database, shadow tables and
 // SQLite's own included, sorted by name, and the schema's text. FORMAT.md of package
@@ -47,14 +50,14 @@ func (c *Conn) Content(ctx context.Context, progress func(Read)) (tables []Table
 	var done Read
 	for _, name := range names {
 		var table Read
-		sum, err := c.sumTable(ctx, name, func(s scan) {
+		sum, err := c.sumTable(ctx, name, sumRows, func(s scan) {
 			table = Read{s.rows, max(int64(s.pages)*pageSize, int64(s.bytes))}
 			if progress != nil {
 				progress(Read{done.Rows + table.Rows, done.Bytes + table.Bytes})
 			}
 		})
 		if err != nil {
-			return nil, schema, fmt.Errorf("sqlite: content of %q: %w", name, err)
+			return nil, schema, named(name, err)
 		}
 		done = Read{done.Rows + table.Rows, done.Bytes + table.Bytes}
 		tables = append(tables, sum)
@@ -77,23 +80,29 @@ type scan struct {
 	bytes uint64 // of text and blob
 }
 
+// named says of which table an error is.
+func named(table string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("sqlite: content of %q: %w", table, err)
+}
+
 // SumTable is the sum that Content computes for one table.
 func (c *Conn) SumTable(ctx context.Context, name string) (TableSum, error) {
-	return c.SumTablePaced(ctx, name, func(uint64) {})
+	sum, err := c.sumTable(ctx, name, sumRows, func(scan) {})
+	return sum, named(name, err)
 }
 
 // SumTablePaced is SumTable for work in the background: it calls progress with the
-// number of rows so far after every few thousand and at the end, and the caller may
+// number of rows so far after every few hundred and at the end, and the caller may
 // rest in it.
 func (c *Conn) SumTablePaced(ctx context.Context, name string, progress func(rows uint64)) (TableSum, error) {
-	sum, err := c.sumTable(ctx, name, func(s scan) { progress(s.rows) })
-	if err != nil {
-		return TableSum{}, fmt.Errorf("sqlite: content of %q: %w", name, err)
-	}
-	return sum, nil
+	sum, err := c.sumTable(ctx, name, paceRows, func(s scan) { progress(s.rows) })
+	return sum, named(name, err)
 }
 
-func (c *Conn) sumTable(ctx context.Context, name string, progress func(scan)) (TableSum, error) {
+func (c *Conn) sumTable(ctx context.Context, name string, step int, progress func(scan)) (TableSum, error) {
 	table, err := c.Table(name)
 	if err != nil {
 		return TableSum{}, err
@@ -104,7 +113,7 @@ func (c *Conn) sumTable(ctx context.Context, name string, progress func(scan)) (
 	}
 	defer C.rq_shape_free(shape)
 	rows, rowids := table.readRows("")
-	sum, err := c.sum(ctx, rows, rowids, shape, progress)
+	sum, err := c.sum(ctx, rows, rowids, shape, step, progress)
 	sum.Name = table.Name
 	return sum, err
 }
@@ -146,15 +155,16 @@ func (c *Conn) sumSchema(ctx context.Context) ([2]uint64, error) {
 	for i := range columns {
 		C.rq_shape_set(shape, C.int(i), 0, 0, 0, nil, 0) // no class: it always counts
 	}
-	sum, err := c.sum(ctx, "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"+unreserved, "", shape, func(scan) {})
+	sum, err := c.sum(ctx, "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"+unreserved, "", shape, sumRows, func(scan) {})
 	return sum.Sum, err
 }
 
 // maxColumns is SQLite's limit of the columns of a table, and of a SELECT.
 const maxColumns = 2000
 
-// sum hashes the rows of a query. rowids, unless empty, is a query for their rowids.
-func (c *Conn) sum(ctx context.Context, sql, rowids string, shape *C.rq_shape, progress func(scan)) (TableSum, error) {
+// sum hashes the rows of a query, step rows between two calls of progress. rowids,
+// unless empty, is a query for their rowids.
+func (c *Conn) sum(ctx context.Context, sql, rowids string, shape *C.rq_shape, step int, progress func(scan)) (TableSum, error) {
 	if c.db == nil {
 		return TableSum{}, ErrClosed
 	}
@@ -177,7 +187,7 @@ func (c *Conn) sum(ctx context.Context, sql, rowids string, shape *C.rq_shape, p
 		if err := ctx.Err(); err != nil {
 			return TableSum{}, err
 		}
-		rc := C.rq_sum_rows(stmt, ids, shape, &s, sumRows)
+		rc := C.rq_sum_rows(stmt, ids, shape, &s, C.int(step))
 		if rc == C.SQLITE_INTERRUPT && ctx.Err() != nil {
 			return TableSum{}, ctx.Err()
 		}
