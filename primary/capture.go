@@ -93,6 +93,7 @@ func newCapture(ctx context.Context, src *source, log changeLog, o captureSetup)
 	}
 	c.decoder = newDecoder(c.layouts, o.logger)
 	c.sums.where, c.decoder.doubts = c.decoder.rows.where, c.reportFallback
+	c.decoder.pages = newPageMap(o.dir, src.mapBytes, o.logger)
 	if err := c.begin(ctx); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
@@ -293,5 +294,5 @@ func (c *capture) sourcePosition(p sqlitefile.WALPosition) cdc.SourcePosition {
 // close releases what the capture holds but the source, whose owner closes it.
 func (c *capture) close() error {
 	c.leave()
-	return errors.Join(c.follower.release(), c.sorter.close(), c.layouts.Close(), c.sums.close())
+	return errors.Join(c.follower.release(), c.sorter.close(), c.decoder.close(), c.sums.close())
 }

@@ -58,7 +58,7 @@ func newDecoder(l layouts, log *slog.Logger) *decoder {
 }
 
 // close releases the layouts.
-func (d *decoder) close() error { return d.layouts.Close() }
+func (d *decoder) close() error { return errors.Join(d.layouts.Close(), d.pages.close()) }
 
 // header returns the database header as of the last transaction.
 func (d *decoder) header() sqlitefile.Header { return d.head }
@@ -72,6 +72,9 @@ func (d *decoder) load(state sqlitefile.Pages, pageCount uint32) error {
 	}
 	s := newSide(state, head, pageCount)
 	schema, err := buildMap(&d.pages, &s, head.Encoding, d.layouts)
+	if err := d.pages.lost; err != nil {
+		return err
+	}
 	if err != nil {
 		return inconsistent(err)
 	}
@@ -157,6 +160,15 @@ func inconsistent(err error) error {
 // The order in which changes are reported is fixed by the pages alone, but it is
 // no order to apply them in. After an error out has seen a part of them.
 func (d *decoder) transaction(old, next sqlitefile.Pages, written []uint32, pageCount uint32, out changeSink) error {
+	err := d.tryTransaction(old, next, written, pageCount, out)
+	if lost := d.pages.lost; lost != nil { // whatever came of it
+		d.loaded = false
+		return lost
+	}
+	return err
+}
+
+func (d *decoder) tryTransaction(old, next sqlitefile.Pages, written []uint32, pageCount uint32, out changeSink) error {
 	if !d.loaded {
 		return fmt.Errorf("%w: no state was loaded", errInconsistent)
 	}

@@ -79,6 +79,9 @@ func newTestDecoder(t testing.TB) *decoder {
 		t.Fatal(err)
 	}
 	d := newDecoder(l, testLogger())
+	if _, timed := t.(*testing.B); !timed {
+		d.pages = newPageMap(t.TempDir(), 0, testLogger()) // check builds one that is all in memory
+	}
 	t.Cleanup(func() {
 		if err := d.close(); err != nil {
 			t.Error(err)

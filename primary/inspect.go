@@ -23,51 +23,54 @@ import (
 const (
 	inspectShare = 20
 	inspectFirst = time.Minute // the least time between two
-	inspectMap   = 8 << 20     // bytes of the largest map that is copied; past it only rows are inspected
+	inspectWhole = 8 << 20     // bytes of the largest map that is inspected together with rows; a larger one takes turns with them
+	inspectRoom  = 4 << 20     // bytes of the map built anew that are in memory
 )
 
-// A mapCopy is what the decoder believes of a state.
-type mapCopy struct {
+// A mapBelief is what the decoder believes of a state: of the map, the sums of its
+// blocks. A copy would take as much memory again.
+type mapBelief struct {
 	head   sqlitefile.Header
 	count  uint32
-	pages  pageMap
+	sums   []uint64
 	schema *schema
 }
 
-// copyMap copies what the decoder knows; nil when that is too much.
-func (d *decoder) copyMap() *mapCopy {
-	if len(d.pages.kinds)*5 > inspectMap {
-		return nil
-	}
-	return &mapCopy{
-		head: d.head, count: d.count,
-		pages:  pageMap{kinds: slices.Clone(d.pages.kinds), parents: slices.Clone(d.pages.parents)},
+func (d *decoder) belief() *mapBelief {
+	return &mapBelief{
+		head: d.head, count: d.count, sums: d.pages.sums(),
 		schema: &schema{objects: maps.Clone(d.schema.objects), trees: maps.Clone(d.schema.trees)},
 	}
 }
 
-// compare builds the map of a state and reports, as mismatch, how it differs from m.
-// err says that the state cannot be read: that proves nothing against m.
-func (m *mapCopy) compare(state sqlitefile.Pages, pageCount uint32, l layouts) (mismatch, err error) {
+// compare builds the map of a state in fresh and reports, as mismatch, how it differs
+// from m. err says that the state cannot be read: that proves nothing against m.
+func (m *mapBelief) compare(state sqlitefile.Pages, pageCount uint32, fresh *pageMap, l layouts) (mismatch, err error) {
 	head, err := readHeader(state)
 	if err != nil {
 		return nil, err
 	}
-	var fresh pageMap
 	s := newSide(state, head, pageCount)
-	schema, err := buildMap(&fresh, &s, head.Encoding, l)
-	if err != nil {
+	schema, err := buildMap(fresh, &s, head.Encoding, l)
+	if err := errors.Join(err, fresh.lost); err != nil {
 		return nil, err
 	}
 	if pageCount != m.count || head.Encoding != m.head.Encoding || head.PageSize != m.head.PageSize || head.Usable != m.head.Usable {
 		return fmt.Errorf("database of %d pages, captured are %d", pageCount, m.count), nil
 	}
-	return errors.Join(schema.compare(m.schema), m.pages.compare(&fresh)), nil
+	mismatch = schema.compare(m.schema)
+	for i, sum := range m.sums {
+		if fresh.sum(i) != sum {
+			first := uint32(i) * blockPages
+			mismatch = errors.Join(mismatch, fmt.Errorf("what is known of pages %d to %d is not what they are", max(first, 1), min(first+blockPages-1, pageCount)))
+		}
+	}
+	return mismatch, nil
 }
 
 // An inspection is the state and what is believed of it.
 type inspection struct {
-	belief *mapCopy
+	belief *mapBelief
 	job    *sumJob // the tables that have a hash
 	sums   map[*summedTable]knownSum
 }
@@ -79,7 +82,7 @@ func (c *capture) beginInspection(from uint32) (*inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &inspection{belief: c.decoder.copyMap(), job: &sumJob{frozen: frozen}, sums: map[*summedTable]knownSum{}}
+	in := &inspection{belief: c.decoder.belief(), job: &sumJob{frozen: frozen}, sums: map[*summedTable]knownSum{}}
 	for _, k := range frozen.sums {
 		in.sums[k.table] = k
 	}
@@ -134,8 +137,16 @@ func (s *summer) inspect(ctx context.Context) error {
 		return err
 	}
 	frozen := in.job.frozen
-	mismatch, err := s.inspectMap(during, in)
-	if err == nil {
+	pages, rows := true, true
+	if int(in.belief.count)*mapSize > s.whole { // a source in heavy use leaves little time for either
+		pages, rows = !s.rows, s.rows
+		s.rows = !s.rows
+	}
+	var mismatch error
+	if pages {
+		mismatch, err = s.inspectMap(during, in)
+	}
+	if rows && err == nil {
 		err = s.compute(during, in.job)
 	}
 	err = errors.Join(err, frozen.Close())
@@ -143,7 +154,9 @@ func (s *summer) inspect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.inspected, s.stamp = frozen.At, stamp
+	if rows {
+		s.inspected, s.stamp = frozen.At, stamp
+	}
 	s.mu.Lock()
 	s.status.Inspections++
 	s.status.Damage = ""
@@ -160,14 +173,12 @@ func (s *summer) inspect(ctx context.Context) error {
 }
 
 func (s *summer) inspectMap(ctx context.Context, in *inspection) (mismatch, err error) {
-	if in.belief == nil {
-		return nil, nil
-	}
 	l, err := newLayouts()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, l.Close()) }()
+	fresh := newPageMap(s.p.o.Dir, inspectRoom, s.p.o.Logger)
+	defer func() { err = errors.Join(err, l.Close(), fresh.close()) }()
 	f := in.job.frozen
 	r := s.rests()
 	mismatch, err = in.belief.compare(&pacedPages{newScan(f.view), func() error {
@@ -176,7 +187,15 @@ func (s *summer) inspectMap(ctx context.Context, in *inspection) (mismatch, err 
 			return context.Cause(ctx)
 		}
 		return r.rest(ctx)
-	}}, f.view.pages, l)
+	}}, f.view.pages, &fresh, l)
+	if mismatch != nil { // of which sums tell no page
+		err = errors.Join(err, s.p.ask(ctx, func(c *capture) error {
+			if now := c.decoder.pages.compare(&fresh); now != nil {
+				mismatch = fmt.Errorf("%w; by now %w", mismatch, now)
+			}
+			return nil
+		}))
+	}
 	return mismatch, err
 }
 

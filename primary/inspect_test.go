@@ -74,7 +74,7 @@ func TestInspectionOfAnUnreadableState(t *testing.T) {
 			return failure
 		}
 		return nil
-	}}, in.job.frozen.view.pages, l)
+	}}, in.job.frozen.view.pages, &pageMap{}, l)
 	if mismatch != nil || !errors.Is(err, failure) {
 		t.Errorf("mismatch %v, error %v", mismatch, err)
 	}
@@ -91,5 +91,40 @@ func TestInspectionIsInterrupted(t *testing.T) {
 	s := b.summer()
 	if mismatch, err := s.inspectMap(ctx, in); mismatch != nil || !errors.Is(err, errSumSpace) {
 		t.Errorf("mismatch %v, error %v", mismatch, err)
+	}
+}
+
+// TestInspectionOfALargeMap: it takes turns with the rows, and neither is left out,
+// though nothing is written between them.
+func TestInspectionOfALargeMap(t *testing.T) {
+	b := newBench(t, sumTables)
+	b.start()
+	b.sync()
+	b.known()
+	b.p.summer.whole = 1
+	inspect := func(want uint64) {
+		t.Helper()
+		noError(t, b.p.summer.inspect(b.ctx))
+		if n := b.p.Status().Sums.Inspections; n != want {
+			t.Fatalf("%d inspections, want %d", n, want)
+		}
+	}
+	inspect(1)
+	noError(t, b.p.ask(b.ctx, func(c *capture) error {
+		c.sums.tables["t4"].sum[1]--
+		return nil
+	}))
+	inspect(2)
+	noError(t, b.p.changed.wait(b.ctx, func() bool { return b.p.Status().Sums.Mismatches == 1 && len(b.sums()) == 4 }))
+	inspect(2) // nothing is new since both
+	b.exec("INSERT INTO t1 VALUES(1,1,1)")
+	b.sync()
+	noError(t, b.p.ask(b.ctx, func(c *capture) error {
+		c.decoder.pages.set(c.decoder.schema.roots()[1], chainNext, 1)
+		return nil
+	}))
+	inspect(3)
+	if s := b.p.Status().Sums; s.MapMismatches != 1 {
+		t.Errorf("found %+v", s)
 	}
 }

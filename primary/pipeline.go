@@ -94,7 +94,7 @@ func New(o Options) (*Pipeline, error) {
 	p.snapshots = newSnapshotter(p)
 	p.audits.clock = o.Clock
 	p.sums = newRowSums(p.o.Logger)
-	p.summer.p = p
+	p.summer.p, p.summer.whole = p, inspectWhole
 	p.reports = newReports(o.Dir, o.Version, o.Clock, p.o.Logger, p.changed.notify)
 	o.Sources.join()
 	return p, nil
@@ -299,7 +299,7 @@ func (p *Pipeline) open() (_ *source, release func(), err error) {
 		release()
 		return nil, nil, err
 	}
-	src.cacheBytes = p.o.Sources.cacheBytes()
+	src.cacheBytes, src.mapBytes = p.o.Sources.cacheBytes(), p.o.Sources.mapBytes()
 	return src, release, nil
 }
 

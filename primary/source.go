@@ -66,6 +66,7 @@ type source struct {
 	mapped  []byte          // the start of the -shm file
 
 	cacheBytes int // of page images that a view of it keeps
+	mapBytes   int // of its page map that are kept in memory
 
 	checkpoint func() error // PASSIVE; tests make it fail
 }
@@ -85,7 +86,7 @@ func openSource(path string) (_ *source, err error) {
 	case info.IsDir():
 		return nil, fmt.Errorf("%s is a directory: %w; set path to a database file", path, ErrNotDatabase)
 	}
-	s := &source{name: path, cacheBytes: mostCache}
+	s := &source{name: path, cacheBytes: mostCache, mapBytes: mapsInAll}
 	s.checkpoint = func() error {
 		_, err := s.control.Checkpoint(sqlite.Passive)
 		return err

@@ -21,10 +21,11 @@ type Sources struct {
 	watches watches
 }
 
-// Bounds of the page images in memory, in bytes.
+// Bounds of memory, in bytes.
 const (
-	cacheInAll = 8 << 20  // of all views together, about, where there are several
+	cacheInAll = 8 << 20  // of the page images of all views together, about, where there are several
 	mostCache  = 16 << 20 // of one that is alone
+	mapsInAll  = 32 << 20 // of all page maps, about; the rest of them is in files
 )
 
 // join notes that one more pipeline shares what s holds.
@@ -42,6 +43,13 @@ func (s *Sources) cacheBytes() int {
 		return mostCache
 	}
 	return cacheInAll / s.users
+}
+
+// mapBytes is the share of one pipeline.
+func (s *Sources) mapBytes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return mapsInAll / max(s.users, 1)
 }
 
 // claim notes that db uses the file id.

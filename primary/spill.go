@@ -22,13 +22,9 @@ type bucket struct {
 // as it was.
 func (b *bucket) spill(dir string) (int64, error) {
 	if b.file == nil {
-		f, err := os.CreateTemp(dir, "transaction-*.spill")
+		f, err := unnamed(dir, "transaction-*.spill")
 		if err != nil {
 			return 0, err
-		}
-		// Without a name the file goes when the process does, however that ends.
-		if err := os.Remove(f.Name()); err != nil {
-			return 0, errors.Join(err, f.Close())
 		}
 		b.file = f
 	}
@@ -39,6 +35,19 @@ func (b *bucket) spill(dir string) (int64, error) {
 	b.size += int64(n)
 	b.buf = b.buf[:0]
 	return int64(n), nil
+}
+
+// unnamed makes a file in dir. Without a name it goes when the process does, however
+// that ends.
+func unnamed(dir, pattern string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, pattern)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // write appends an operation of size bytes to the file, which spill has made.

@@ -129,9 +129,11 @@ type SumStatus struct {
 type summer struct {
 	p *Pipeline
 
-	inspected cdc.Position // Run's own
-	stamp     fileStamp    // of the database file when the last inspection began; Run's own
+	inspected cdc.Position // when rows were inspected last; Run's own
+	stamp     fileStamp    // of the database file when that inspection began; Run's own
+	whole     int          // bytes of the largest map that is inspected together with rows
 	from      uint32       // root page of the table with which the next inspection begins; Run's own
+	rows      bool         // the next inspection of a large database is of rows, and not of the map; Run's own
 
 	mu     sync.Mutex
 	cancel context.CancelCauseFunc // of what is under way
