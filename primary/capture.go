@@ -55,9 +55,18 @@ type capture struct {
 	unsynced bool          // something was taken that may not be durable
 	syncTook time.Duration // by the last sync of the change log
 
+	start   start
+	orderly bool // the term was asked to end
+
 	upkeep upkeep
 	alive  context.Context // the term's
 	frozen sync.WaitGroup  // what was frozen and is not closed yet; it reads through src
+}
+
+// A start tells how the term came to know the state that it began with.
+type start struct {
+	recalled bool // from what the term before saved
+	read     int  // pages of the source
 }
 
 // A captureSetup is what a capture needs besides the source and the log.
@@ -126,15 +135,20 @@ func (c *capture) begin(ctx context.Context) error {
 		}
 	}
 	if !missed {
-		if err := c.decoder.load(newScan(c.follower.view), c.follower.view.pages); err != nil {
-			return fmt.Errorf("%s: %w", c.src.path, err)
+		if err := c.know(tail.Position, doubt == nil && tail.Position.LSN != 0); err != nil {
+			return err
 		}
-		c.sums.load(c.decoder.schema, c.decoder.head.Encoding)
 	}
 	if c.encoder, err = c.newTerm(tail); err != nil {
 		return err
 	}
-	return c.open(tail, missed, doubt)
+	if err := c.open(tail, missed, doubt); err != nil {
+		return err
+	}
+	if err := c.unsave(); err != nil { // of another boundary now
+		c.logger.Warn("the page map that was saved stays", "err", err)
+	}
+	return nil
 }
 
 // newTerm gives the encoder of a new term.

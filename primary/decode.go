@@ -82,6 +82,21 @@ func (d *decoder) load(state sqlitefile.Pages, pageCount uint32) error {
 	return nil
 }
 
+// recall is load where the map is there already: that of state.
+func (d *decoder) recall(state sqlitefile.Pages, head sqlitefile.Header, pageCount uint32) error {
+	d.loaded = false
+	s := newSide(state, head, pageCount)
+	schema, err := readSchema(&s, head.Encoding, d.layouts)
+	if err != nil {
+		return inconsistent(err)
+	}
+	if err := d.pages.fits(schema); err != nil {
+		return err
+	}
+	d.head, d.count, d.schema, d.loaded = head, pageCount, schema, true
+	return nil
+}
+
 // check builds the map from state, the one after the last transaction, and
 // compares it with the map that the transactions have led to.
 func (d *decoder) check(state sqlitefile.Pages, pageCount uint32) error {

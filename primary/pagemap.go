@@ -170,17 +170,77 @@ func (m *pageMap) sums() []uint64 {
 	return list
 }
 
-// mapped is how many pages the tables have.
+// mapped is how many pages the tables have, those left out that cannot be read back.
 func (m *pageMap) mapped() (n int) {
-	for i := range m.blocks {
-		b := m.block(i)
-		for p := 0; b != nil && p < blockPages; p++ {
-			if pageKind(b[p]) != unmapped {
+	_ = m.each(func(_ int, b *mapBlock) error { // whoever needs what cannot be read finds out
+		for _, k := range b[:blockPages] {
+			if pageKind(k) != unmapped {
 				n++
 			}
 		}
+		return nil
+	})
+	return n
+}
+
+// filled is how many blocks have an entry.
+func (m *pageMap) filled() (n int) {
+	for _, sum := range m.sums() {
+		if sum != emptySum {
+			n++
+		}
 	}
 	return n
+}
+
+// each visits the blocks that have an entry, by number, and brings none into memory
+// for good.
+func (m *pageMap) each(visit func(i int, b *mapBlock) error) error {
+	var buf mapBlock
+	for i := range m.blocks {
+		if m.sum(i) == emptySum {
+			continue
+		}
+		b := m.blocks[i].block
+		if b == nil {
+			if err := m.read(i, &buf); err != nil {
+				return err
+			}
+			b = &buf
+		}
+		if err := visit(i, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put makes the content of a block that of b. The block has no entry yet.
+func (m *pageMap) put(i int, b *mapBlock) {
+	to := m.room()
+	*to = *b
+	m.blocks[i] = blockRef{block: to, used: true}
+}
+
+// fits fails if m cannot be the map of a database with the tables of s.
+func (m *pageMap) fits(s *schema) error {
+	roots := 0
+	for p := range uint32(len(m.blocks)) * blockPages {
+		kind, parent := m.at(p)
+		if kind > chainNext || parent > m.count || p > m.count && kind != unmapped || kind == unmapped && parent != 0 {
+			return fmt.Errorf("%w: page %d of %d is mapped as %d of page %d", errInconsistent, p, m.count, kind, parent)
+		}
+		if kind == unmapped || parent != 0 {
+			continue
+		}
+		if roots++; kind != treePage || s.trees[p] == nil {
+			return fmt.Errorf("%w: page %d is mapped as %v without a parent, and is the root of no table", errInconsistent, p, kind)
+		}
+	}
+	if m.lost == nil && roots != len(s.trees) {
+		return fmt.Errorf("%w: %d pages are mapped as roots of %d tables", errInconsistent, roots, len(s.trees))
+	}
+	return m.lost
 }
 
 // compare reports the first page that m and other disagree about.

@@ -242,6 +242,7 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	}
 	*doubt = nil
 	defer func() {
+		c.orderly = ctx.Err() != nil && err == ctx.Err()
 		end(err)
 		p.capturing.Store(false)
 		p.snapshots.interrupt(err)
@@ -256,7 +257,8 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	p.status.trouble(troubleCapture, nil)
 	p.status.trouble(troubleCheckpoint, nil)
 	p.o.Logger.Info("capturing", "path", p.o.Path, "epoch", c.encoder.Position().Epoch, "lsn", c.encoder.Position().LSN,
-		"pages", c.follower.view.pages, "page_size", c.follower.view.pageSize)
+		"pages", c.follower.view.pages, "page_size", c.follower.view.pageSize,
+		"map_recalled", c.start.recalled, "pages_read", c.start.read)
 	err = p.follow(ctx, c, w)
 	c.reportLost(err)
 	return err

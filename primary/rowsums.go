@@ -147,6 +147,16 @@ func (s *rowSums) load(schema *schema, e sqlitefile.Encoding) {
 	s.want()
 }
 
+// recall takes the hashes that a term before has left, of the state at hand.
+func (s *rowSums) recall(list []savedSum) {
+	for _, k := range list {
+		if t := s.tables[string(k.Table)]; t != nil && !t.known {
+			t.sum, t.known = k.Sum, true
+			s.known++
+		}
+	}
+}
+
 func (s *rowSums) put(t *summedTable) {
 	s.tables[t.face.name] = t
 	if t.known {

@@ -16,6 +16,7 @@ type scan struct {
 	ahead []byte // images of pages, or nil
 	last  uint32 // page asked for last
 	run   int    // pages to read the next time
+	reads int    // pages that were read
 }
 
 func newScan(v *view) *scan { return &scan{of: v} }
@@ -40,7 +41,7 @@ func (s *scan) Page(n uint32) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if read == 0 { // beyond the end
+	if s.reads += max(read, 1); read == 0 { // beyond the end
 		return s.of.Page(n)
 	}
 	s.first, s.ahead = n, b[:read*size]

@@ -61,6 +61,12 @@ func (c *capture) leave() {
 	}
 	if err != nil {
 		c.logger.Warn("the state of the database file is not noted", "err", err)
+		return
+	}
+	if c.orderly {
+		if err := c.save(stamp); err != nil {
+			c.logger.Info("the map of the database's pages is not saved; the next start reads the database", "err", err)
+		}
 	}
 }
 

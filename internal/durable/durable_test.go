@@ -214,3 +214,41 @@ func TestLock(t *testing.T) {
 		t.Errorf("lock of a missing directory: %v", err)
 	}
 }
+
+// A file that is written bit by bit is replaced whole, or not at all.
+func TestReplace(t *testing.T) {
+	each(t, func(t *testing.T, fs FS, dir string) {
+		name := filepath.Join(dir, "f")
+		piece := []byte(strings.Repeat("0123456789", writeChunk/4))
+		pieces := func(n int, failure error) error {
+			return Replace(fs, name, func(w io.Writer) error {
+				for range n {
+					if _, err := w.Write(piece); err != nil {
+						return err
+					}
+					if _, err := w.Write(piece[:7]); err != nil {
+						return err
+					}
+				}
+				return failure
+			})
+		}
+		if err := pieces(1, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := pieces(3, syscall.EDOM); !errors.Is(err, syscall.EDOM) {
+			t.Errorf("the error of the one who writes is lost: %v", err)
+		}
+		for _, n := range []int{1, 3, 0} {
+			if n != 1 {
+				if err := pieces(n, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := strings.Repeat(string(piece)+string(piece[:7]), n)
+			if b, err := ReadFile(fs, name, 1<<30); err != nil || string(b) != want {
+				t.Errorf("%d pieces: %d bytes, want %d: %v", n, len(b), len(want), err)
+			}
+		}
+	})
+}

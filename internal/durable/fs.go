@@ -11,6 +11,7 @@
 package durable
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -65,8 +66,17 @@ type FS interface {
 // returned nil the new one. A failed call may leave name + ".tmp" behind, which
 // the next call overwrites.
 func WriteFile(fs FS, name string, content []byte) error {
+	return Replace(fs, name, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
+}
+
+// Replace is [WriteFile] for content that write gives bit by bit. It goes to the disk
+// as it comes, so that a write that takes long is seen to do so.
+func Replace(fs FS, name string, write func(io.Writer) error) error {
 	tmp := name + ".tmp"
-	if err := writeSynced(fs, tmp, content); err != nil {
+	if err := writeSynced(fs, tmp, write); err != nil {
 		return fmt.Errorf("durable: write %s: %w", name, err)
 	}
 	if err := fs.Rename(tmp, name); err != nil {
@@ -78,7 +88,10 @@ func WriteFile(fs FS, name string, content []byte) error {
 	return nil
 }
 
-func writeSynced(fs FS, name string, content []byte) (err error) {
+// writeChunk is how much of a file is written at once, in bytes.
+const writeChunk = 1 << 20
+
+func writeSynced(fs FS, name string, write func(io.Writer) error) (err error) {
 	f, err := fs.Open(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
@@ -88,10 +101,33 @@ func writeSynced(fs FS, name string, content []byte) (err error) {
 			err = cerr
 		}
 	}()
-	if _, err := f.WriteAt(content, 0); err != nil {
+	w := bufio.NewWriterSize(&settled{file: f}, writeChunk)
+	if err := write(w); err != nil {
+		return err
+	}
+	if err := w.Flush(); err != nil {
 		return err
 	}
 	return f.Sync()
+}
+
+// A settled writes a file from its beginning. What was written before the last write
+// is on its way to the disk, or there.
+type settled struct {
+	file File
+	size int64
+	last int64 // bytes of the last write
+}
+
+func (s *settled) Write(b []byte) (int, error) {
+	if p, ok := s.file.(Pusher); ok && s.last > 0 {
+		if err := p.Settle(s.size-s.last, s.last); err != nil {
+			return 0, err
+		}
+	}
+	n, err := s.file.WriteAt(b, s.size)
+	s.size, s.last = s.size+int64(n), int64(n)
+	return n, err
 }
 
 // ErrTooLong is wrapped by the error of [ReadFile] for a file over its limit.
