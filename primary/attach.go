@@ -233,7 +233,7 @@ func (f *follower) rewind(at sqlitefile.WALPosition, last uint32) (map[uint32][]
 			continue
 		}
 		for i, page := range tx.Pages {
-			if _, indexed := f.view.frames[page]; !indexed && page <= at.DBSize {
+			if f.view.frames.get(page) == 0 && page <= at.DBSize {
 				past[page] = append(past[page], tx.First+uint32(i))
 			}
 		}
@@ -294,7 +294,7 @@ func (f *follower) prove(past map[uint32][]uint32, frame uint32) (err error) {
 		return err
 	}
 	for page := uint32(info.Size()/int64(f.view.pageSize)) + 1; page <= f.view.pages; page++ {
-		if _, ok := f.view.frames[page]; !ok {
+		if f.view.frames.get(page) == 0 {
 			return fmt.Errorf("%w: the database file ends before page %d", errUnproved, page)
 		}
 	}

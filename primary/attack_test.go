@@ -21,7 +21,7 @@ import (
 func BenchmarkSmallAfterBig(b *testing.B) {
 	for _, pages := range []int{1, 500_000} {
 		b.Run("", func(b *testing.B) {
-			f := &follower{view: &view{pages: 1 << 20, frames: map[uint32]uint32{}, cache: newPageCache(4096, mostCache)}, sink: func(_, _ sqlitefile.Pages, _ sqlitefile.WALTransaction, _ []uint32) error { return nil }}
+			f := &follower{view: &view{pages: 1 << 20, cache: newPageCache(4096, mostCache)}, sink: func(_, _ sqlitefile.Pages, _ sqlitefile.WALTransaction, _ []uint32) error { return nil }}
 			big := sqlitefile.WALTransaction{First: 1, Last: uint32(pages), DBSize: 1 << 20}
 			for i := range pages {
 				big.Pages = append(big.Pages, uint32(i)+1)

@@ -119,26 +119,15 @@ func (f *follower) catchUp() (int, error) {
 	return n, nil
 }
 
-// reusedPages is the largest transaction, in pages, whose map is used again.
-const reusedPages = 1 << 10
-
 // decode hands one transaction to the sink and adds it to the view.
 func (f *follower) decode(tx sqlitefile.WALTransaction) error {
 	f.overlay.base = f.view
-	// A map keeps the room of its largest transaction, and to clear or walk it takes
-	// as long as that one did: milliseconds for each small transaction that follows.
-	if len(f.overlay.frames) > reusedPages || f.overlay.frames == nil {
-		f.overlay.frames = make(map[uint32]uint32)
-	}
-	clear(f.overlay.frames)
-	for i, page := range tx.Pages {
-		if page <= tx.DBSize {
-			f.overlay.frames[page] = tx.First + uint32(i)
-		}
-	}
+	f.overlay.frames.clear()
 	f.written = f.written[:0]
-	for page := range f.overlay.frames {
-		f.written = append(f.written, page)
+	for i, page := range tx.Pages {
+		if page <= tx.DBSize && f.overlay.frames.put(page, tx.First+uint32(i)) {
+			f.written = append(f.written, page)
+		}
 	}
 	slices.Sort(f.written)
 	if err := f.sink(f.view, &f.overlay, tx, f.written); err != nil {

@@ -152,7 +152,7 @@ func (f *Frozen) Close() (err error) {
 func (v *view) frozen() *view {
 	return &view{
 		db: v.db, log: v.log, pageSize: v.pageSize, pages: v.pages,
-		frames: maps.Clone(v.frames), kept: maps.Clone(v.kept), cache: newPageCache(v.pageSize, v.cache.bytes),
+		frames: v.frames.clone(), kept: maps.Clone(v.kept), cache: newPageCache(v.pageSize, v.cache.bytes),
 	}
 }
 
@@ -167,10 +167,10 @@ func (v *view) readPages(first uint32, dst []byte) (int, error) {
 	for i := range count {
 		page, end := first+uint32(i), (i+1)*v.pageSize
 		image := dst[end-v.pageSize : end]
-		frame, framed := v.frames[page]
+		frame := v.frames.get(page)
 		err := error(nil) // the file may end inside the run: what lies beyond is in frames
 		switch {
-		case framed:
+		case frame != 0:
 			err = readFull(v.log, image, sqlitefile.FrameOffset(frame, v.pageSize)+sqlitefile.FrameHeaderSize)
 		case v.kept[page] != nil:
 			copy(image, v.kept[page])

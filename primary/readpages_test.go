@@ -14,7 +14,7 @@ import (
 func TestReadPagesAcrossTheEnd(t *testing.T) {
 	const size, inFile, pages = 512, 3, 6
 	page := func(n int) []byte { return bytes.Repeat([]byte{byte(n)}, size) }
-	v := &view{pageSize: size, pages: pages, frames: map[uint32]uint32{}}
+	v := &view{pageSize: size, pages: pages}
 	var file, log, want []byte
 	for n := 1; n <= pages; n++ {
 		want = append(want, page(n)...)
@@ -22,7 +22,7 @@ func TestReadPagesAcrossTheEnd(t *testing.T) {
 			file = append(file, page(n)...)
 			continue
 		}
-		v.frames[uint32(n)] = uint32(n - inFile)
+		v.frames.put(uint32(n), uint32(n-inFile))
 		log = append(log, make([]byte, sqlitefile.FrameOffset(uint32(n-inFile), size)+sqlitefile.FrameHeaderSize-int64(len(log)))...)
 		log = append(log, page(n)...)
 	}
@@ -37,7 +37,7 @@ func TestReadPagesAcrossTheEnd(t *testing.T) {
 			t.Errorf("from page %d: other bytes than were written", first)
 		}
 	}
-	delete(v.frames, pages)
+	v.frames.shrink(pages - 1)
 	if _, err := v.readPages(1, make([]byte, pages*size)); err == nil {
 		t.Error("a page that is nowhere was read")
 	}

@@ -12,15 +12,15 @@ import (
 func TestScan(t *testing.T) {
 	const size, pages, absent = 512, 200, 150
 	page := func(n uint32) []byte { return bytes.Repeat([]byte{byte(n)}, size) }
-	v := &view{pageSize: size, pages: pages, frames: map[uint32]uint32{}, cache: newPageCache(size, 0)}
+	v := &view{pageSize: size, pages: pages, cache: newPageCache(size, 0)}
 	file, log := make([]byte, 0, pages*size), make([]byte, 0)
 	for n := uint32(1); n <= pages; n++ {
 		if n < absent {
 			file = append(file, page(n)...)
 		}
 		if n%7 == 0 || n > absent {
-			frame := uint32(len(v.frames) + 1)
-			v.frames[n] = frame
+			frame := uint32(v.frames.count + 1)
+			v.frames.put(n, frame)
 			log = append(log, make([]byte, sqlitefile.FrameOffset(frame, size)+sqlitefile.FrameHeaderSize-int64(len(log)))...)
 			log = append(log, page(n)...)
 			if n < absent {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 
 	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
@@ -17,13 +16,13 @@ type view struct {
 	db, log  *os.File
 	pageSize int
 	pages    uint32            // of the database in this state
-	frames   map[uint32]uint32 // page -> frame of this generation
+	frames   frameIndex        // of this generation
 	kept     map[uint32][]byte // pages of the database file that may be overwritten; see resume
 	cache    *pageCache
 }
 
 func newView(s *source, pageSize int, pages uint32) *view {
-	return &view{db: s.db, log: s.log, pageSize: pageSize, pages: pages, frames: map[uint32]uint32{}, cache: newPageCache(pageSize, s.cacheBytes)}
+	return &view{db: s.db, log: s.log, pageSize: pageSize, pages: pages, cache: newPageCache(pageSize, s.cacheBytes)}
 }
 
 // settle makes the database file alone the state. The caller has seen, under a
@@ -31,9 +30,7 @@ func newView(s *source, pageSize int, pages uint32) *view {
 // decoded). From then on a writer may start the SQLite WAL over and spill
 // uncommitted pages onto frames that the view would still believe in.
 func (v *view) settle() {
-	if len(v.frames) > 0 {
-		v.frames = map[uint32]uint32{}
-	}
+	v.frames.clear()
 	v.kept = nil
 	v.cache.clear()
 }
@@ -42,7 +39,7 @@ func (v *view) settle() {
 func (v *view) apply(tx sqlitefile.WALTransaction) {
 	for i, page := range tx.Pages {
 		if page <= tx.DBSize { // beyond: spilled, then truncated or rolled back
-			v.frames[page] = tx.First + uint32(i)
+			v.frames.put(page, tx.First+uint32(i))
 		}
 	}
 	v.shrink(tx.DBSize)
@@ -52,7 +49,7 @@ func (v *view) apply(tx sqlitefile.WALTransaction) {
 // must not come back when the database grows again.
 func (v *view) shrink(pages uint32) {
 	if pages < v.pages {
-		maps.DeleteFunc(v.frames, func(page, _ uint32) bool { return page > pages })
+		v.frames.shrink(pages)
 		v.cache.clear()
 	}
 	v.pages = pages
@@ -60,7 +57,7 @@ func (v *view) shrink(pages uint32) {
 
 // Page returns the image of a page; it stays valid and is never written again.
 func (v *view) Page(n uint32) ([]byte, error) {
-	if frame, ok := v.frames[n]; ok {
+	if frame := v.frames.get(n); frame != 0 {
 		return v.frame(frame)
 	}
 	if b, ok := v.kept[n]; ok {
@@ -105,11 +102,11 @@ func readFull(f *os.File, b []byte, off int64) error {
 // An overlay is the state after one more transaction than its view.
 type overlay struct {
 	base   *view
-	frames map[uint32]uint32
+	frames frameIndex
 }
 
 func (o *overlay) Page(n uint32) ([]byte, error) {
-	if frame, ok := o.frames[n]; ok {
+	if frame := o.frames.get(n); frame != 0 {
 		return o.base.frame(frame)
 	}
 	return o.base.Page(n)
