@@ -45,7 +45,6 @@ type capture struct {
 	src      *source
 	follower *follower
 	decoder  *decoder
-	layouts  layouts
 	sorter   *sorter
 	summing  summingSink // adds up what goes to the sorter
 	encoder  *cdc.Encoder
@@ -96,11 +95,11 @@ func newCapture(ctx context.Context, src *source, log changeLog, o captureSetup)
 		c.sums = newRowSums(o.logger)
 	}
 	c.summing = summingSink{c.sums, c.sorter}
-	var err error
-	if c.layouts, err = newLayouts(); err != nil {
+	l, err := newLayouts()
+	if err != nil {
 		return nil, err
 	}
-	c.decoder = newDecoder(c.layouts, o.logger)
+	c.decoder = newDecoder(l, o.logger)
 	c.sums.where, c.decoder.doubts = c.decoder.rows.where, c.reportFallback
 	c.decoder.pages = newPageMap(o.dir, src.mapBytes, o.logger)
 	if err := c.begin(ctx); err != nil {

@@ -214,3 +214,19 @@ func TestDecodeWithALostMap(t *testing.T) {
 		t.Error("it goes on with a map that is lost")
 	}
 }
+
+// Of eight million pages, of which all, or 32 MiB, are in memory.
+func BenchmarkPageMap(b *testing.B) {
+	const pages = 8 << 20
+	for name, m := range map[string]pageMap{"memory": {}, "file": newPageMap(b.TempDir(), mapsInAll, testLogger())} {
+		b.Run(name, func(b *testing.B) {
+			defer m.close()
+			fillMap(&m, pages)
+			page := uint32(1)
+			for b.Loop() {
+				page = page*1664525 + 1013904223
+				m.at(page % pages)
+			}
+		})
+	}
+}

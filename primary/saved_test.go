@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,6 +107,44 @@ func TestRestartRecallsAgain(t *testing.T) {
 		}
 		b.follows()
 		b.end()
+	}
+}
+
+// TestRestartsRecallWhatIs: whatever was written before and between terms, what one
+// recalls is the database, though most of the map is in a file.
+func TestRestartsRecallWhatIs(t *testing.T) {
+	for seed := range uint64(2) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			b := newBench(t, wide+";"+sumTables)
+			b.edit = func(o *Options) {
+				o.Capture.TurnoverBytes, o.Capture.RepinFrames = 1<<30, 1<<30 // see savedBench
+				o.Sources.users = mapsInAll / len(mapBlock{})
+			}
+			w := &stateWriter{rng: rand.New(rand.NewPCG(seed, 3)), n: 100, tables: []string{"t1", "t2", "t3", "t4"}}
+			for term := range 8 {
+				b.start()
+				b.sync()
+				if s := b.started(); s.recalled != (term > 0) {
+					t.Fatalf("term %d: %+v", term, s)
+				}
+				b.known()
+				noError(t, b.p.ask(b.ctx, func(c *capture) error {
+					return c.decoder.check(newScan(c.follower.view), c.follower.view.pages)
+				}))
+				for range 5 {
+					b.exec(w.transaction())
+				}
+				b.sync()
+				b.known()
+				if diff := cmp.Diff(b.content(), b.sums()); diff != "" {
+					t.Fatalf("term %d (-SQL +capture):\n%s", term, diff)
+				}
+				b.end()
+				if term%2 == 0 {
+					b.exec(fmt.Sprintf("INSERT INTO t VALUES(%d,%[1]d); INSERT INTO c VALUES(zeroblob(%[1]d)); CREATE TABLE m%[1]d(a)", 100_000+term))
+				}
+			}
+		})
 	}
 }
 
