@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -133,12 +134,9 @@ func (o *outliner) cell(p sqlitefile.Page, c sqlitefile.Cell, disorder bool) str
 func frameOf(state sqlitefile.Pages, page uint32) uint32 {
 	switch s := state.(type) {
 	case *view:
-		return s.frames[page]
+		return s.frames.get(page)
 	case *overlay:
-		if frame, ok := s.frames[page]; ok {
-			return frame
-		}
-		return s.base.frames[page]
+		return cmp.Or(s.frames.get(page), s.base.frames.get(page))
 	}
 	return 0
 }
