@@ -47,6 +47,7 @@ type sorter struct {
 	buckets [slots]bucket
 	held    int64 // bytes in memory, of all buckets
 	onDisk  int64
+	most    int64 // bytes that may be collected; 0: any number
 
 	tables  map[*cdc.Table]int // ordinal of each table declared so far
 	last    *cdc.Table         // most changes are of the table of the one before
@@ -81,6 +82,9 @@ func (s *sorter) large(c *cdc.Change, old, new *cursor) error {
 func (s *sorter) place(c *cdc.Change) (slot int, err error) {
 	if slot, err = slotOf(c); err != nil {
 		return 0, err
+	}
+	if s.most > 0 && s.held+s.onDisk > s.most {
+		return 0, fmt.Errorf("decode: the changes come to more than %d bytes", s.most)
 	}
 	if c.Table != nil && c.Table != s.last {
 		err = s.declare(c.Table)

@@ -140,14 +140,9 @@ func (c *capture) difference(b *base) error {
 		written[i] = uint32(i) + 1
 	}
 	c.sorter.reset()
-	if err := c.decoder.transaction(b.view, now, written, now.pages, &c.summing); err != nil {
-		return err
-	}
-	limit := max(int64(now.pages)*int64(now.pageSize)/resyncShare, resyncFree)
-	if size := c.sorter.held + c.sorter.onDisk; size > limit {
-		return fmt.Errorf("the difference has %d bytes, more than %d", size, limit)
-	}
-	return nil
+	c.sorter.most = max(int64(now.pages)*int64(now.pageSize)/resyncShare, resyncFree)
+	defer func() { c.sorter.most = 0 }()
+	return c.decoder.transaction(b.view, now, written, now.pages, &c.summing)
 }
 
 // rebuilder makes the function that rebuilds the source as of a position from a

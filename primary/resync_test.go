@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -131,6 +132,14 @@ func TestResync(t *testing.T) {
 		{"page size changed", func(b *bench) {
 			b.exec("PRAGMA journal_mode=DELETE; PRAGMA page_size=8192; VACUUM; PRAGMA journal_mode=WAL")
 		}, "break"},
+		{"a large part written", func(b *bench) {
+			b.exec("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<60) INSERT INTO t(v) SELECT zeroblob(1000000) FROM n")
+			b.reconnect()
+		}, "insert 60"},
+		{"too large a part written", func(b *bench) {
+			b.exec("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<80) INSERT INTO t(v) SELECT zeroblob(1000000) FROM n")
+			b.reconnect()
+		}, "break"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t, oneTable)
@@ -158,6 +167,54 @@ func TestResync(t *testing.T) {
 			b.exec("INSERT INTO t(v) VALUES(99)")
 			b.sync()
 		})
+	}
+}
+
+// TestResyncWithoutRoom: where the state at the last boundary finds no room on the disk,
+// a break and a new snapshot take the place of the difference.
+func TestResyncWithoutRoom(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.edit = func(o *Options) {
+		o.Replay = func(string, snapshot.Manifest) (Replayer, error) { return nil, syscall.ENOSPC }
+	}
+	b.start()
+	b.exec("INSERT INTO t(v) VALUES(1)")
+	before := b.sync()
+	if _, err := b.p.Snapshot(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.end()
+	b.exec("INSERT INTO t(v) VALUES(2)")
+	b.reconnect()
+	b.start()
+	at := b.sync()
+	if got := b.operations(before.LSN); got != "break" {
+		t.Errorf("captured %q", got)
+	}
+	b.awaitSnapshot(at.LSN)
+	if left, err := filepath.Glob(b.p.rebuilt() + "*"); err != nil || len(left) > 0 {
+		t.Errorf("%q is left behind, %v", left, err)
+	}
+}
+
+// TestSorterStopsAtItsBound: what is too much is not spilled to the last byte.
+func TestSorterStopsAtItsBound(t *testing.T) {
+	s := newSorter(t.TempDir(), 4<<10)
+	defer func() { noError(t, s.close()) }()
+	s.most = 20 << 10
+	table := &cdc.Table{Name: "t"}
+	var err error
+	n := int64(0)
+	for ; err == nil && n < 100; n++ {
+		err = s.change(&cdc.Change{Op: cdc.OpInsert, Table: table, Rowid: n, New: make([]byte, 1000)})
+	}
+	if err == nil || n != 22 || s.held+s.onDisk > s.most+1100 {
+		t.Errorf("after %d changes %d bytes are collected: %v", n, s.held+s.onDisk, err)
+	}
+	s.reset()
+	s.most = 0
+	for n := range int64(100) {
+		noError(t, s.change(&cdc.Change{Op: cdc.OpInsert, Table: table, Rowid: n, New: make([]byte, 1000)}))
 	}
 }
 

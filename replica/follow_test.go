@@ -145,6 +145,37 @@ func TestFileReplay(t *testing.T) {
 	}
 }
 
+// TestFileStopsAtABreak: a restore or a resync does not cross one, and has what was before.
+func TestFileStopsAtABreak(t *testing.T) {
+	g := newSource(t, "CREATE TABLE t(a)")
+	snap := g.snapshot()
+	upTo := g.step("INSERT INTO t VALUES(1)")
+	want := content(t, g.c)
+	must(t, g.enc.Break(g.boundary(), "test"))
+	path := filepath.Join(t.TempDir(), "restored.db")
+	must(t, snap.Restore(context.Background(), path, func(int64) {}))
+	f, err := OpenFile(path, FileOptions{At: snap.At})
+	must(t, err)
+	records := g.log.all()
+	for _, rec := range records[snap.At.LSN:upTo] {
+		must(t, f.Apply(rec))
+	}
+	if err := f.Apply(records[upTo]); !errors.Is(err, cdc.ErrBreak) {
+		t.Errorf("Apply of a break: %v", err)
+	}
+	must(t, f.Close())
+	c, err := sqlite.Open(path, sqlite.Options{ReadOnly: true})
+	must(t, err)
+	if at, _, err := readPosition(c); err != nil || at.LSN > upTo {
+		t.Errorf("the file is at %v, %v", at, err)
+	} else if at.LSN == upTo {
+		if diff := cmp.Diff(want, content(t, c)); diff != "" {
+			t.Errorf("restored file differs:\n%s", diff)
+		}
+	}
+	must(t, c.Close())
+}
+
 func TestFileRefusesGap(t *testing.T) {
 	g := newSource(t, "CREATE TABLE t(a)")
 	snap := g.snapshot()
