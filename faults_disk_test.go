@@ -140,7 +140,7 @@ func TestNATSDiskFull(t *testing.T) {
 	f := p.begin()
 	d.fill()
 	p.app.do(100)
-	p.soon("the primary is offline", patience, func() bool { return p.pipeline.Status().State == primary.StateOffline })
+	p.primaryIs(primary.StateOffline)
 	p.app.do(100)
 	d.free()
 	p.healed(f)

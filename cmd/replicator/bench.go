@@ -16,7 +16,7 @@ import (
 
 type benchOptions struct {
 	dir, scale, json string
-	backlog          string
+	backlog, value   string
 	only             []string
 	keep, pprof      bool
 }
@@ -33,6 +33,7 @@ func newBench(e *environment) *cobra.Command {
 	f.StringSliceVar(&o.only, "only", nil, "names of scenarios, separated by commas; without it all")
 	f.StringVar(&o.json, "json", "", "file for the results as JSON")
 	f.StringVar(&o.backlog, "backlog", "", "SQLite WAL of the scenario backlog, as 20GiB; without it the scale's")
+	f.StringVar(&o.value, "value", "", "size of one text and one blob of the scenario huge, as 999MB; without it the scale's")
 	f.BoolVar(&o.keep, "keep", false, "leave the files of each scenario")
 	f.BoolVar(&o.pprof, "pprof", false, "the daemons serve /debug/pprof; their addresses are in their logs")
 	return cmd
@@ -104,6 +105,7 @@ type benchScale struct {
 	growth       []int64       // sizes of databases
 	hugeRows     int           // rows of the transaction of many
 	hugeBytes    int64         // size of the transaction of few
+	valueBytes   int64         // size of one value
 	backlogBytes int64         // of SQLite WAL that a primary finds when it goes on
 	tableSteps   []int         // numbers of tables
 	idle         time.Duration // window of the idle daemons
@@ -117,12 +119,12 @@ type benchScale struct {
 var benchScales = map[string]benchScale{
 	"small": {
 		pairs: 1, window: 400 * time.Millisecond, prefill: 1000, bulk: 10_000, behind: 10_000, seedBytes: 8 << 20, growth: []int64{1 << 20, 4 << 20},
-		hugeRows: 20_000, hugeBytes: 16 << 20, backlogBytes: 32 << 20, tableSteps: []int{100},
+		hugeRows: 20_000, hugeBytes: 16 << 20, valueBytes: 4 << 20, backlogBytes: 32 << 20, tableSteps: []int{100},
 		idle: time.Second, idleSteps: []int{1, 5}, busyMany: 5, lagRates: []int{200}, replicaSteps: []int{2}, fsyncs: 10,
 	},
 	"full": {
 		pairs: 3, window: 5 * time.Second, prefill: 100_000, bulk: 1_000_000, behind: 5_000_000, seedBytes: 1 << 30, growth: []int64{64 << 20, 1 << 30, 4 << 30},
-		hugeRows: 10_000_000, hugeBytes: 768 << 20, backlogBytes: 4 << 30, tableSteps: []int{1000, 4000, 10_000},
+		hugeRows: 10_000_000, hugeBytes: 768 << 20, valueBytes: 100 << 20, backlogBytes: 4 << 30, tableSteps: []int{1000, 4000, 10_000},
 		idle: 20 * time.Second, idleSteps: []int{1, 100, 200}, busyMany: 100, lagRates: []int{200, 5000, 0}, replicaSteps: []int{1, 2, 4, 10, 50}, fsyncs: 200,
 	},
 }
@@ -139,12 +141,13 @@ func (o *benchOptions) run(ctx context.Context, e *environment) (err error) {
 	if !known {
 		return usagef("--scale is %q, want small or full", o.scale)
 	}
-	if o.backlog != "" {
-		size, err := config.ParseSize(o.backlog)
-		if err != nil {
-			return usagef("--backlog: %v", err)
+	for flag, size := range map[string]struct {
+		text string
+		into *int64
+	}{"--backlog": {o.backlog, &scale.backlogBytes}, "--value": {o.value, &scale.valueBytes}} {
+		if err := sizeFlag(flag, size.text, size.into); err != nil {
+			return err
 		}
-		scale.backlogBytes = int64(size)
 	}
 	chosen, err := choose(o.only)
 	if err != nil {
@@ -173,6 +176,19 @@ func (o *benchOptions) run(ctx context.Context, e *environment) (err error) {
 		err = report.write(o.json)
 	}
 	return errors.Join(err, report.failure())
+}
+
+// sizeFlag reads a flag that may be left out.
+func sizeFlag(flag, text string, into *int64) error {
+	if text == "" {
+		return nil
+	}
+	size, err := config.ParseSize(text)
+	if err != nil {
+		return usagef("%s is %q: %v", flag, text, err)
+	}
+	*into = int64(size)
+	return nil
 }
 
 func (o *benchOptions) folder() (string, error) {

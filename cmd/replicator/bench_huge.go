@@ -19,6 +19,8 @@ func hugeScenario(ctx context.Context, b *bench) error {
 		{count(keyed, "row") + " without rowid, random keys",
 			fmt.Sprintf("CREATE TABLE w(k TEXT PRIMARY KEY, v) WITHOUT ROWID; INSERT INTO w SELECT hex(randomblob(16)), i FROM (%s)", fmt.Sprintf(hugeNumbers, keyed))},
 		{fmt.Sprintf("%s in %d rows", size(few*hugeValue), few), fmt.Sprintf(hugeInsert, few, fmt.Sprintf("hex(randomblob(%d))", hugeValue/2))},
+		{"a text of " + size(b.scale.valueBytes), fmt.Sprintf(hugeInsert, 1, fmt.Sprintf("hex(randomblob(%d))", b.scale.valueBytes/2))},
+		{"a blob of " + size(b.scale.valueBytes), fmt.Sprintf(hugeInsert, 1, fmt.Sprintf("randomblob(%d)", b.scale.valueBytes))},
 	} {
 		if err := huge(ctx, b, of.name, of.sql); err != nil {
 			return err
