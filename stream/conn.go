@@ -76,7 +76,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		if err := o.Server.WaitReady(ctx); err != nil {
 			return nil, err
 		}
-		opts = append(opts, nats.InProcessServer(o.Server.ns))
+		opts = append(opts, nats.InProcessServer(o.Server))
 	}
 	// The first attempt is made without retries, because with them the client
 	// reports nothing: not even refused credentials.

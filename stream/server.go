@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,10 +51,10 @@ type ServerAuth struct{ User, Password, Token string }
 type Server struct {
 	o     ServerOptions
 	opts  *server.Options
-	ready chan struct{} // closed when clients may connect
-	done  chan struct{} // closed when Run has returned
-	ns    *server.Server
-	err   error // of Run; set before done is closed
+	ready chan struct{}                 // closed when clients may connect
+	done  chan struct{}                 // closed when Run has returned
+	now   atomic.Pointer[server.Server] // that runs; nil before Ready
+	err   error                         // of Run; set before done is closed
 }
 
 // NewServer checks the options. It starts nothing and touches no file but the
@@ -135,7 +136,7 @@ func (s *Server) URL() string {
 	if s.opts.DontListen {
 		return ""
 	}
-	return s.ns.ClientURL()
+	return s.now.Load().ClientURL()
 }
 
 // MaxStore is the limit of the store that is in force, in bytes, at most 80 % of
@@ -163,39 +164,75 @@ func (s *Server) run(ctx context.Context) error {
 	if err := s.prepare(); err != nil {
 		return err
 	}
-	ns, err := server.NewServer(s.opts)
+	for {
+		err := s.serve(ctx)
+		switch {
+		case errors.Is(err, errAgain):
+			s.o.Logger.Warn("the embedded NATS server has ended", "store_dir", s.opts.StoreDir, "err", err)
+		case err != nil:
+			return fmt.Errorf("stream: embedded server: %w", err)
+		default:
+			return context.Cause(ctx)
+		}
+		if err := tick.Wait(ctx, attendEvery); err != nil {
+			return err
+		}
+	}
+}
+
+// errAgain means that another server is to take the place of the one that ran.
+var errAgain = errors.New("it is to start again")
+
+// serve runs one server until ctx ends.
+func (s *Server) serve(ctx context.Context) error {
+	ns, err := server.NewServer(s.opts.Clone())
 	if err != nil {
-		return fmt.Errorf("stream: embedded server: %w", err)
+		return err
 	}
 	log := newServerLog(s.o.Logger)
 	ns.SetLoggerV2(log, false, false, false)
-	s.ns = ns
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return nil
 	}
 	// Start returns when the store is recovered, which may take long, and cannot
 	// be cut short: a Shutdown beside it is a data race.
 	ns.Start()
-	if !ns.ReadyForConnections(time.Second) {
+	if ns.ReadyForConnections(time.Second) {
+		s.take(ns)
+		err = s.attend(ctx, ns, log)
+	} else {
 		if err = log.failure(); err == nil {
 			err = errors.New("it does not accept connections")
 		}
-	} else {
-		close(s.ready)
-		err = s.attend(ctx, log)
+		if s.now.Load() != nil { // what is in the way of a second start may pass
+			err = fmt.Errorf("%w: %w", errAgain, err)
+		}
 	}
 	ns.Shutdown()
 	ns.WaitForShutdown()
-	if err != nil {
-		return fmt.Errorf("stream: embedded server: %w", err)
-	}
-	return context.Cause(ctx)
+	return err
 }
+
+// take makes ns the server that clients reach, at the port of the one before.
+func (s *Server) take(ns *server.Server) {
+	if a, ok := ns.Addr().(*net.TCPAddr); ok {
+		s.opts.Port = a.Port
+	}
+	if s.now.Swap(ns) == nil {
+		close(s.ready)
+	}
+}
+
+// InProcessConn implements the client's InProcessConnProvider: a connection to the
+// server that runs.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.now.Load().InProcessConn() }
 
 // attend waits for the end of ctx or a fatal error. After a write that failed, on
 // a full disk say, a stream refuses whatever comes until JetStream starts again,
-// and does not say so to the publisher: start it again once there is room.
-func (s *Server) attend(ctx context.Context, log *serverLog) error {
+// and does not say so to the publisher: errAgain, once there is room. To start
+// JetStream alone would be a data race in the server with whoever asks it something
+// at that moment.
+func (s *Server) attend(ctx context.Context, ns *server.Server, log *serverLog) error {
 	ticks := tick.NewTicker(attendEvery)
 	defer ticks.Stop()
 	for {
@@ -206,26 +243,11 @@ func (s *Server) attend(ctx context.Context, log *serverLog) error {
 			return err
 		case <-ticks.C:
 			ticks.Next()
-			if s.ns.JetStreamEnabled() && !log.broken.Load() || !s.hasRoom() {
-				continue
-			}
-			log.broken.Store(false)
-			if err := s.restartJetStream(); err != nil {
-				s.o.Logger.Warn("JetStream cannot write to its store and does not start again; it is tried again", "err", err)
+			if (!ns.JetStreamEnabled() || log.broken.Load()) && s.hasRoom() {
+				return fmt.Errorf("%w: JetStream could not write to its store, and now there is room", errAgain)
 			}
 		}
 	}
-}
-
-func (s *Server) restartJetStream() error {
-	s.o.Logger.Warn("JetStream could not write to its store: starting it again", "store_dir", s.opts.StoreDir)
-	if err := s.ns.ShutdownJetStream(); err != nil {
-		return err
-	}
-	return s.ns.EnableJetStream(&server.JetStreamConfig{
-		StoreDir: s.opts.StoreDir, SyncInterval: s.opts.SyncInterval, SyncAlways: s.opts.SyncAlways,
-		MaxMemory: s.opts.JetStreamMaxMemory, MaxStore: s.opts.JetStreamMaxStore, Strict: !s.opts.NoJetStreamStrict,
-	})
 }
 
 const (
