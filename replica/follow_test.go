@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -269,6 +270,50 @@ func (c *setClock) Now() time.Time { return c.now }
 func (c *setClock) Sleep(ctx context.Context, _ time.Duration) error {
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// TestDiskFullUntilProved: between two tries a disk is as full as it was. It is not any
+// more once something was written to it, or once there is nothing to write.
+func TestDiskFullUntilProved(t *testing.T) {
+	clock := &setClock{testTime}
+	b := newBoard("app", clock, Options{}.logger())
+	at := cdc.Position{Lineage: cdc.ID{1}, Epoch: 1, LSN: 5}
+	beat := func(published cdc.LSN) {
+		b.hear(Heartbeat{Position: at, Published: published, SentAt: clock.now, ReceivedAt: clock.now})
+	}
+	is := func(what string, want State) {
+		t.Helper()
+		if s := b.status().State; s != want {
+			t.Errorf("%s: %s, want %s", what, s, want)
+		}
+	}
+	full := func() {
+		b.trouble(syscall.ENOSPC)
+		b.set(DiskFull)
+	}
+	beat(5)
+	b.applied(Mark{Position: at}, func(*Status) { b.move(Streaming) })
+	full()
+	clock.now = clock.now.Add(time.Second)
+	b.goesOn()
+	b.applied(Mark{Position: at}, func(*Status) {}) // shown again, by the heartbeat of before
+	is("it tries again", DiskFull)
+	clock.now = clock.now.Add(time.Second)
+	beat(6)
+	is("a record waits", DiskFull)
+	full()
+	beat(5)
+	is("it pauses", DiskFull)
+	b.goesOn()
+	clock.now = clock.now.Add(time.Second)
+	beat(5)
+	is("nothing waits", Streaming)
+	full()
+	beat(7)
+	b.goesOn()
+	is("more records wait", DiskFull)
+	b.applied(Mark{Position: at}, func(*Status) { b.move(CatchingUp) })
+	is("a commit succeeded", CatchingUp)
 }
 
 func TestLag(t *testing.T) {

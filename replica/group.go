@@ -23,7 +23,7 @@ func (r *Replica) follow(ctx context.Context) (err error) {
 	if err := a.guard.rest(ctx, false); err != nil {
 		return err
 	}
-	r.board.set(CatchingUp)
+	r.board.goesOn()
 	r.publish(0, 0)
 	ctx, unwatch := r.watch(ctx)
 	defer unwatch()

@@ -119,6 +119,7 @@ type board struct {
 	started time.Time
 	heard   *Heartbeat
 	even    time.Time     // primary's clock: nothing was pending here, as of this heartbeat
+	retried time.Time     // since when a replica whose disk was full goes on; zero: it does not, or its disk is not full
 	cut     time.Time     // since when the stream is out of reach; zero: it is not
 	attempt time.Time     // when the running attempt to consume it began; zero: none runs
 	told    time.Time     // when progress was logged last
@@ -139,6 +140,18 @@ func (b *board) set(to State) {
 	b.move(to)
 }
 
+// goesOn notes that records are taken up again. A disk that was full is so until a
+// commit succeeds, or until a heartbeat says that there is nothing to commit.
+func (b *board) goesOn() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.s.State == DiskFull {
+		b.retried = b.clock.Now()
+		return
+	}
+	b.move(CatchingUp)
+}
+
 func (b *board) move(to State) {
 	from := b.s.State
 	if from == to {
@@ -156,6 +169,7 @@ func (b *board) move(to State) {
 func (b *board) trouble(err error) (again bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.retried = time.Time{}
 	text := err.Error()
 	again = b.s.Error != nil && b.s.Error.Text == text
 	b.s.Error = &Trouble{Text: text, At: b.clock.Now()}
@@ -264,7 +278,8 @@ func (b *board) absent() {
 func (b *board) judge() {
 	if b.heard != nil && b.s.Applied.LSN >= b.heard.Published && b.s.Applied.Lineage == b.heard.Position.Lineage {
 		b.even = b.heard.SentAt
-		if b.s.State == CatchingUp {
+		roomy := b.s.State == DiskFull && !b.retried.IsZero() && b.heard.ReceivedAt.After(b.retried)
+		if b.s.State == CatchingUp || roomy {
 			b.move(Streaming)
 		}
 	}
