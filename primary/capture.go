@@ -156,8 +156,9 @@ func (c *capture) newTerm(tail cdc.Tail) (*cdc.Encoder, error) {
 	if err != nil {
 		return nil, err
 	}
+	epoch := tail.Position.Epoch + 1
 	if c.terms != nil {
-		if err := c.terms.begin(term); err != nil {
+		if err := c.terms.begin(term, epoch); err != nil {
 			return nil, err
 		}
 	}
@@ -166,7 +167,7 @@ func (c *capture) newTerm(tail cdc.Tail) (*cdc.Encoder, error) {
 			return nil, err
 		}
 	}
-	e := cdc.NewEncoder(tail, tail.Position.Epoch+1, term, c.emit)
+	e := cdc.NewEncoder(tail, epoch, term, c.emit)
 	e.PackWith(c.packer)
 	return e, nil
 }

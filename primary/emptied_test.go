@@ -15,8 +15,8 @@ func TestEmptiedStreamOfAnotherPrimary(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		trimmed bool // the change log of the one that was away begins above the stream's end
-		fork    bool // the heir has written something
-	}{{"fork", false, true}, {"fork below the change log", true, true}, {"no fork", false, false}} {
+		terms   int  // of the heir, which writes in the last; 0: there is no heir
+	}{{"fork", false, 2}, {"fork below the change log", true, 2}, {"fork in the same epoch", true, 1}, {"no fork", false, 0}, {"no fork below the change log", true, 0}} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t, oneTable)
 			b.start()
@@ -42,8 +42,8 @@ func TestEmptiedStreamOfAnotherPrimary(t *testing.T) {
 			b.stream.set(func(s *fakeStream) { s.down, s.limit = nil, 256<<10 })
 
 			at := b.stream.last
-			if c.fork {
-				for range 2 { // terms: below a change log nothing but the later epoch tells
+			if c.terms > 0 {
+				for range c.terms {
 					if heir.stop != nil {
 						heir.end()
 					}
@@ -63,7 +63,7 @@ func TestEmptiedStreamOfAnotherPrimary(t *testing.T) {
 			}
 			b.stream.set(func(s *fakeStream) { s.limit = 0 })
 			b.start()
-			if !c.fork {
+			if c.terms == 0 {
 				if got := b.sync(); b.stream.last != got.LSN {
 					t.Errorf("synced %v, the stream ends at %d", got, b.stream.last)
 				}
@@ -79,19 +79,41 @@ func TestEmptiedStreamOfAnotherPrimary(t *testing.T) {
 	}
 }
 
-// TestStreamOfALaterEpochBelowTheChangeLog: what lies below the change log cannot be
-// compared byte by byte, but a later epoch was begun by somebody else.
-func TestStreamOfALaterEpochBelowTheChangeLog(t *testing.T) {
-	b := newBench(t, oneTable)
-	b.start()
-	b.sync()
-	b.end()
-	log := openLog(t, b)
-	tail := log.Tail()
-	e := cdc.NewEncoder(tail, 100, cdc.ID{7}, func(rec []byte, h cdc.Head, _ *cdc.Boundary) error { return b.stream.add(rec, h.LSN) })
-	noError(t, e.Epoch(cdc.Boundary{}))
-	s := &shipper{stream: b.stream, log: trimmedLog(t, log), logger: b.options().Logger}
-	if _, err := s.reconcile(b.ctx); !errors.Is(err, ErrFenced) {
-		t.Errorf("a stream of epoch 100, our change log is at %v: %v", log.Tail().Position, err)
+// TestStreamBelowTheChangeLog: what lies below the change log cannot be compared byte by
+// byte, but its epoch and its term tell whose it is.
+func TestStreamBelowTheChangeLog(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		epochs cdc.Epoch // of the stream's last record, after that of the last in common
+		own    bool      // its term began here
+		fenced bool
+	}{
+		{"our own", 1, true, false},
+		{"another primary's", 1, false, true},
+		{"of an epoch that we are in only now", 4, true, true},
+	} {
+		b := newBench(t, oneTable)
+		b.start()
+		b.sync()
+		b.end()
+		log, own := openLog(t, b), cdc.ID{7}
+		tail := log.Tail()
+		noted, err := openTerms(b.dir, "test", testLogger())
+		noError(t, err)
+		if c.own {
+			noError(t, noted.begin(own, tail.Position.Epoch+c.epochs))
+		}
+		e := cdc.NewEncoder(tail, tail.Position.Epoch+c.epochs, own, func(rec []byte, h cdc.Head, _ *cdc.Boundary) error { return b.stream.add(rec, h.LSN) })
+		noError(t, e.Epoch(cdc.Boundary{}))
+		trimmed := trimmedLog(t, log)
+		now := cdc.NewEncoder(trimmed.Tail(), tail.Position.Epoch+4, cdc.ID{8}, trimmed.Append)
+		noError(t, errors.Join(now.Epoch(cdc.Boundary{}), trimmed.Sync()))
+		if trimmed.First() <= tail.Next || trimmed.First() == trimmed.Last() {
+			t.Fatalf("the change log holds %d to %d", trimmed.First(), trimmed.Last())
+		}
+		s := &shipper{stream: b.stream, log: trimmed, logger: testLogger(), recovery: &recovery{stream: b.stream, snapshots: b.store, terms: noted}}
+		if _, err := s.reconcile(b.ctx); errors.Is(err, ErrFenced) != c.fenced || err != nil && !c.fenced {
+			t.Errorf("%s: %v", c.name, err)
+		}
 	}
 }

@@ -280,21 +280,20 @@ func hashAt(at cdc.LSN, get func(cdc.LSN) ([]byte, error)) (cdc.Hash, error) {
 
 // strangers reports a snapshot of another history at an LSN where a stream without a
 // record ends: whoever emptied it has made one there, and nothing else is left to tell
-// whose it is. Below the change log only lineage and epoch can be compared.
+// whose it is.
 func (r *recovery) strangers(ctx context.Context, log *wal.Log, at cdc.LSN) (bool, error) {
 	list, err := snapshot.List(ctx, r.snapshots)
 	if err != nil && list == nil {
 		return false, err
 	}
-	ours := log.Tail().Position
 	for _, m := range list {
 		p := m.Position
 		if p.LSN != at {
 			continue
 		}
 		if at < log.First() {
-			if p.Lineage != ours.Lineage || p.Epoch > ours.Epoch {
-				return true, nil
+			if strange, err := strangeBelow(log, r, p.Lineage, m.Term, p.Epoch); err != nil || strange {
+				return strange, err
 			}
 			continue
 		}
@@ -310,6 +309,27 @@ func (r *recovery) strangers(ctx context.Context, log *wal.Log, at cdc.LSN) (boo
 		}
 	}
 	return false, nil
+}
+
+// strangeBelow reports whether a boundary record below the change log, where no bytes are
+// left to compare, is another primary's: of another lineage, of a later epoch than the
+// first record that is left, or of a term that this node did not begin. An unknown term
+// is zero.
+//
+// The end of the change log does not serve: a new term of ours may be of the same epoch.
+func strangeBelow(log *wal.Log, r *recovery, lineage, term cdc.ID, epoch cdc.Epoch) (bool, error) {
+	if lineage != log.Tail().Position.Lineage {
+		return true, nil
+	}
+	rec, err := log.Record(log.First())
+	if err != nil {
+		return false, err
+	}
+	first, err := cdc.ParseHead(rec)
+	if err != nil {
+		return false, err
+	}
+	return epoch > first.Epoch || r != nil && term != (cdc.ID{}) && r.terms.strange(term, epoch), nil
 }
 
 // openLog opens the change log and takes back what only the stream still has of

@@ -375,7 +375,7 @@ func TestCopyTakesNothingBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.edit(&known.book)
-		if err := known.begin(cdc.ID{1}); err != nil {
+		if err := known.begin(cdc.ID{1}, 9); err != nil {
 			t.Fatal(err)
 		}
 		twin.cutLog(10)

@@ -239,8 +239,7 @@ func (s *shipper) emptied(ctx context.Context, state StreamState) error {
 
 // forward handles a stream that ends before the change log begins: what lies
 // between is gone, so the stream goes on with the first record that is left,
-// and replicas take up a snapshot. Nothing can be compared byte by byte; a
-// record of another history, or of a later epoch, is foreign.
+// and replicas take up a snapshot. Nothing can be compared byte by byte.
 func (s *shipper) forward(ctx context.Context, state StreamState, first cdc.LSN) (cdc.LSN, error) {
 	if state.Messages == 0 {
 		if err := s.emptied(ctx, state); err != nil {
@@ -251,8 +250,14 @@ func (s *shipper) forward(ctx context.Context, state StreamState, first cdc.LSN)
 		if err != nil {
 			return 0, err
 		}
-		ours := s.log.Tail().Position
-		if theirs == nil || theirs.Boundary.Lineage != ours.Lineage || theirs.Epoch > ours.Epoch {
+		strange := theirs == nil
+		if !strange {
+			strange, err = strangeBelow(s.log, s.recovery, theirs.Boundary.Lineage, theirs.Boundary.Term, theirs.Epoch)
+			if err != nil {
+				return 0, err
+			}
+		}
+		if strange {
 			return 0, s.foreign(ctx, state, "its records are not of the history in the change log here")
 		}
 	}

@@ -330,7 +330,7 @@ func (s *snapshotter) make(ctx context.Context) error {
 	defer func() { _ = frozen.Close() }() // a read transaction: nothing to lose
 	at, began := frozen.Boundary.Source, s.p.o.Clock()
 	m, err := snapshot.Make(ctx, s.p.o.Snapshots, frozen, snapshot.Manifest{
-		Database: s.p.o.Name, Node: s.p.o.Node, Position: frozen.At, Totals: snapshot.TotalsOf(frozen.Boundary), Source: &at,
+		Database: s.p.o.Name, Node: s.p.o.Node, Position: frozen.At, Term: frozen.Boundary.Term, Totals: snapshot.TotalsOf(frozen.Boundary), Source: &at,
 		Tables: frozen.tableSums(),
 	}, s.options())
 	if err != nil {

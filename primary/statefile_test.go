@@ -26,8 +26,8 @@ func termsIn(t *testing.T, content []byte) (dir string, own *terms) {
 // afterwards. A term that no byte of the file names is not ours.
 func FuzzTerms(f *testing.F) {
 	id := cdc.ID{1, 2, 3}
-	whole := `{"node":"test","terms":["` + id.String() + `"]}`
-	for _, content := range []string{whole, whole[:len(whole)-3], "", "null", `{"node":"other","terms":["` + id.String() + `"]}`, `{"node":"test","terms":[7]}`, `{"node":"test","terms":["00"]}`, "\x00\x00"} {
+	whole := `{"node":"test","terms":[{"id":"` + id.String() + `","epoch":1}]}`
+	for _, content := range []string{whole, whole[:len(whole)-3], "", "null", `{"node":"other","terms":[{"id":"` + id.String() + `","epoch":1}]}`, `{"node":"test","terms":[7]}`, `{"node":"test","terms":[{"id":"00"}]}`, `{"node":"test","terms":["00"]}`, "\x00\x00"} {
 		f.Add([]byte(content))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
@@ -37,7 +37,7 @@ func FuzzTerms(f *testing.F) {
 			t.Fatalf("a term that %q does not name is ours", content)
 		}
 		fresh := cdc.ID{9, 9}
-		noError(t, own.begin(fresh))
+		noError(t, own.begin(fresh, 2))
 		again, err := openTerms(dir, "test", testLogger())
 		noError(t, err)
 		if !again.has(fresh) || len(again.book.Terms) != len(own.book.Terms) || again.book.Node != "test" {
@@ -49,7 +49,7 @@ func FuzzTerms(f *testing.F) {
 // TestTermsCutShort: at every length the file is whole or as good as none.
 func TestTermsCutShort(t *testing.T) {
 	id := cdc.ID{1, 2, 3}
-	whole := `{"node":"test","terms":["` + id.String() + `"]}`
+	whole := `{"node":"test","terms":[{"id":"` + id.String() + `","epoch":1}]}`
 	for n := range len(whole) + 1 {
 		_, own := termsIn(t, []byte(whole[:n]))
 		if own.has(id) != (n == len(whole)) {

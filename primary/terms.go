@@ -33,8 +33,14 @@ type terms struct {
 
 // A termBook is the content of the file.
 type termBook struct {
-	Node  string   `json:"node"`
-	Terms []cdc.ID `json:"terms"` // oldest first
+	Node  string    `json:"node"`
+	Terms []ownTerm `json:"terms"` // oldest first; no later one is left out
+}
+
+// An ownTerm is a term that this node began.
+type ownTerm struct {
+	ID    cdc.ID    `json:"id"`
+	Epoch cdc.Epoch `json:"epoch"` // of its records
 }
 
 // openTerms reads the terms in dir. A file that cannot be understood is as good
@@ -64,11 +70,11 @@ func openTerms(dir, node string, logger *slog.Logger) (*terms, error) {
 }
 
 // begin notes a term, durably, before there is a record of it.
-func (t *terms) begin(term cdc.ID) error {
+func (t *terms) begin(term cdc.ID, epoch cdc.Epoch) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	book := t.book
-	book.Terms = append(slices.Clone(book.Terms), term)
+	book.Terms = append(slices.Clone(book.Terms), ownTerm{term, epoch})
 	if n := len(book.Terms) - termsKept; n > 0 {
 		book.Terms = book.Terms[n:]
 	}
@@ -87,5 +93,17 @@ func (t *terms) begin(term cdc.ID) error {
 func (t *terms) has(term cdc.ID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Contains(t.book.Terms, term)
+	return t.holds(term)
+}
+
+func (t *terms) holds(term cdc.ID) bool {
+	return slices.ContainsFunc(t.book.Terms, func(own ownTerm) bool { return own.ID == term })
+}
+
+// strange reports whether a term is known to be another primary's: the list goes back
+// to its epoch and does not have it. Of what is older than the list nothing is known.
+func (t *terms) strange(term cdc.ID, epoch cdc.Epoch) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.book.Terms) > 0 && epoch >= t.book.Terms[0].Epoch && !t.holds(term)
 }

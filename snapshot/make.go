@@ -15,8 +15,7 @@ import (
 const cleanupTime = 30 * time.Second
 
 // Make copies src into the store as a new snapshot and returns its manifest.
-// m carries Database, Node, Position, Totals and Source; its other members are
-// ignored. When Make fails no snapshot is listed, and the chunks it wrote are
+// m carries what [Manifest] says; its other members are ignored. When Make fails no snapshot is listed, and the chunks it wrote are
 // removed as far as the store allows.
 //
 // While it runs, [Retain] on the same store must not take it for a leftover: it

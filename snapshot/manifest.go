@@ -46,7 +46,7 @@ func (s *Sum) UnmarshalText(b []byte) error {
 }
 
 // A Manifest describes one snapshot. Whoever calls Make fills in Database, Node,
-// Position, Totals, Source and Tables; Make fills in the rest.
+// Position, Term, Totals, Source and Tables; Make fills in the rest.
 type Manifest struct {
 	Format    int       `json:"format"`
 	ID        string    `json:"id"` // "<lsn>-<time and random>": where the objects are, and their order
@@ -55,6 +55,7 @@ type Manifest struct {
 	CreatedAt time.Time `json:"created_at"`
 
 	Position cdc.Position        `json:"position"`         // the database is exactly as of this
+	Term     cdc.ID              `json:"term,omitzero"`    // of the boundary record at Position; zero: not known
 	Totals   Totals              `json:"totals"`           // of the boundary record at Position
 	Source   *cdc.SourcePosition `json:"source,omitempty"` // of the boundary record at Position, if known
 
