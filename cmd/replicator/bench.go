@@ -51,6 +51,7 @@ func scenarios() []scenario {
 		{"writer", "a program that writes as fast as it can, with and without replicator", writerScenario},
 		{"stall", "a program that writes 1,000 transactions a second: the time each takes", stallScenario},
 		{"lag", "from a commit until a reader of the replica's file sees it", lagScenario},
+		{"longread", "a read transaction on the replica that stays open while a program writes", longReadScenario},
 		{"bulk", "many rows, 100 a transaction, until the replica has the last one", bulkScenario},
 		{"catchup", "a replica that was away, against a plain replay of the same changes", catchupScenario},
 		{"seed", "capture start, first snapshot and a new replica of a large database", seedScenario},

@@ -17,9 +17,11 @@ import (
 type trial struct {
 	job       writeJob
 	primary   bool // runs; else the program is alone with SQLite
+	pin       bool // a program that only keeps a pin runs beside it
 	replicas  int
 	databases int      // 0 is 1
 	settings  []string // further lines of the primary's configuration
+	hold      bool     // a read transaction stays open on the first database of the first replica
 	reader    bool     // watches the first database of the first replica or, without one, of the source
 }
 
@@ -28,6 +30,7 @@ type outcome struct {
 	write      writeResult
 	lag        quantiles
 	sqliteWAL  int64   // largest size of the first database's, in bytes
+	replicaWAL int64   // the same, of the first replica
 	uncaptured int     // transactions that the capture was behind when the writing ended
 	unapplied  int     // transactions that the first replica was behind then
 	complete   float64 // seconds from the end of the writing until every replica had everything
@@ -153,6 +156,20 @@ func (b *bench) observe(ctx context.Context, s *setup, t trial) (o outcome, err 
 		}
 		defer func() { _ = reader.input.Close() }() // it ends, also after an error
 	}
+	if t.pin {
+		pin, err := b.startPin(s)
+		if err != nil {
+			return o, err
+		}
+		defer func() { err = errors.Join(err, pin.end()) }()
+	}
+	if t.hold {
+		held, err := holdRead(s.copies[0][0])
+		if err != nil {
+			return o, err
+		}
+		defer func() { err = errors.Join(err, held.end()) }()
+	}
 	before, err := s.cpu()
 	if err != nil {
 		return o, err
@@ -166,6 +183,9 @@ func (b *bench) observe(ctx context.Context, s *setup, t trial) (o outcome, err 
 	o.sqliteWAL = wal.stop()
 	if err == nil && s.primary != nil {
 		err = b.drain(ctx, s, &o, behind, before)
+	}
+	if len(s.copies) > 0 {
+		o.replicaWAL = fileSize(s.copies[0][0] + "-wal") // it keeps its size
 	}
 	if err == nil && reader != nil {
 		var seen readResult
@@ -199,6 +219,15 @@ func (b *bench) startReader(s *setup) (*program, error) {
 	}
 	var ready readResult
 	return p, p.next(&ready)
+}
+
+func (b *bench) startPin(s *setup) (*program, error) {
+	p, err := b.lab.start("bench-pin", s.sources[0])
+	if err != nil {
+		return nil, err
+	}
+	var held bool
+	return p, p.next(&held)
 }
 
 // A standing is how many transactions each step of the first database has had.

@@ -94,7 +94,7 @@ func newRoot(e *environment) *cobra.Command {
 		newPrimary(e), newReplica(e), newDemo(e), newDemoWriter(e),
 		newStatus(e), newSync(e), newWait(e), newVerify(e),
 		newSnapshot(e), newRestore(e), newLog(e), newConfig(e), newVersion(e),
-		newBench(e), newBenchWriter(e), newBenchReader(e), newBenchReplay(e),
+		newBench(e), newBenchWriter(e), newBenchReader(e), newBenchPin(e), newBenchReplay(e),
 	)
 	return root
 }
