@@ -107,7 +107,6 @@ func (r *Replica) bootstrap(ctx context.Context) error {
 		return fmt.Errorf("replica: %w", err)
 	}
 	r.past.seeded = snap.At
-	r.board.needs(0)
 	r.o.Logger.Info("snapshot restored", "path", r.o.Path, "lsn", snap.At.LSN, "bytes", snap.Bytes)
 	return nil
 }

@@ -53,7 +53,6 @@ func (r *Replica) reseed(ctx context.Context) error {
 		return err
 	}
 	r.repair, r.past.seeded = nil, at
-	r.board.needs(0)
 	r.board.count(func(c *Counters) { c.Reseeds++ })
 	select {
 	case <-r.found: // of the file as it was

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -71,6 +72,23 @@ func TestDamagedSnapshotIsPassedOver(t *testing.T) {
 	}
 	if snap, err := g.o.Snapshots.Newest(g.ctx, 0); err != nil || snap.At.LSN != cdc.LSN(1) {
 		t.Errorf("the one before: %+v, %v", snap, err)
+	}
+}
+
+// TestNeedLastsUntilTheMark: between the restore and the first look at the stream a report
+// still names what must not be trimmed.
+func TestNeedLastsUntilTheMark(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+	var seen []cdc.LSN
+	for _, line := range []string{"snapshot restored", "replica file open"} {
+		g.on(line, func() { seen = append(seen, g.r.Status().Needs) })
+	}
+	g.start()
+	g.wait()
+	must(t, ignoreCanceled(g.stop()))
+	at := g.enc.Position().LSN
+	if !slices.Equal(seen, []cdc.LSN{at, at}) || g.r.Status().Needs != at {
+		t.Errorf("needs %v and then %d, restored at %d", seen, g.r.Status().Needs, at)
 	}
 }
 

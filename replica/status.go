@@ -235,7 +235,8 @@ func (b *board) untilForeign(ctx context.Context, stop func()) {
 	}
 }
 
-// needs notes which snapshot is being restored; 0: none.
+// needs notes which snapshot is being restored. The mark that is shown next ends it: until
+// then what follows the snapshot must not be trimmed.
 func (b *board) needs(lsn cdc.LSN) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -252,7 +253,7 @@ func (b *board) count(f func(*Counters)) {
 func (b *board) applied(m Mark, f func(*Status)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.s.Applied = m
+	b.s.Applied, b.s.Needs = m, 0
 	f(&b.s)
 	b.judge()
 	b.wake()

@@ -140,12 +140,13 @@ func TestDifferences(t *testing.T) {
 func TestFleetWait(t *testing.T) {
 	f := newFleet(clockOf(t))
 	here, other := cdc.ID{1}, cdc.ID{2}
-	report := func(node string, lineage cdc.ID, lsn cdc.LSN) {
-		f.add(stream.Report{Node: node, Applied: cdc.Position{Lineage: lineage, LSN: lsn}})
+	report := func(node string, lineage cdc.ID, epoch cdc.Epoch, lsn cdc.LSN) {
+		f.add(stream.Report{Node: node, Applied: cdc.Position{Lineage: lineage, Epoch: epoch, LSN: lsn}})
 	}
-	report("r1", here, 7)
-	report("r2", other, 9) // of another history: its numbers mean nothing here
-	want := cdc.Position{Lineage: here, LSN: 7}
+	report("r1", here, 3, 7)
+	report("r2", other, 3, 9) // of another history: its numbers mean nothing here
+	report("r4", here, 2, 9)  // of an end of this one that was lost
+	want := cdc.Position{Lineage: here, Epoch: 3, LSN: 7}
 	if err := f.wait(t.Context(), want, 1); err != nil {
 		t.Error(err)
 	}
@@ -156,7 +157,7 @@ func TestFleetWait(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- f.wait(t.Context(), want, 2) }()
-	report("r3", here, 8)
+	report("r3", here, 4, 8)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

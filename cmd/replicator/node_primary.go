@@ -251,7 +251,7 @@ func (n *primaryNode) Wait(ctx context.Context, db string, want web.Position) (w
 	defer tick.Stop()
 	for {
 		s := d.pipeline.Status()
-		at := web.Position{LSN: s.LSN.Published, Epoch: s.Position.Epoch}
+		at := web.Position{LSN: s.LSN.Published, Epoch: s.LSN.Epoch}
 		if at.LSN >= want.LSN && at.Epoch >= want.Epoch {
 			return at, nil
 		}
@@ -322,7 +322,8 @@ func (f *fleet) wait(ctx context.Context, at cdc.Position, replicas int) error {
 	for {
 		changed, n := f.change(), 0
 		for _, r := range f.Replicas() {
-			if r.Applied.Lineage == at.Lineage && r.Applied.LSN >= at.LSN {
+			// An epoch before is of a history that lost its end: the record there is another.
+			if a := r.Applied; a.Lineage == at.Lineage && a.LSN >= at.LSN && a.Epoch >= at.Epoch {
 				n++
 			}
 		}

@@ -161,7 +161,7 @@ func (n *replicaNode) Sync(ctx context.Context, db string, replicas int) (web.Po
 	if err != nil {
 		return web.Position{}, absent(ctx, err)
 	}
-	if _, err := d.replica.WaitFor(ctx, at.LSN, 0); err != nil {
+	if _, err := d.replica.WaitFor(ctx, at.LSN, at.Epoch); err != nil {
 		return web.Position{}, err
 	}
 	return web.Position{LSN: at.LSN, Epoch: at.Epoch}, nil
