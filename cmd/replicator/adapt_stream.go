@@ -27,17 +27,23 @@ func (s *published) State(ctx context.Context) (primary.StreamState, error) {
 	if err != nil {
 		return primary.StreamState{}, err
 	}
-	if info.Exists && s.configured && !s.adjusted.Load() {
-		if err := s.Reconfigure(ctx); err != nil {
-			return primary.StreamState{}, err
-		}
-		s.adjusted.Store(true)
-	}
 	return primary.StreamState{
 		Exists: info.Exists, First: info.First, Last: info.Last,
 		Messages: info.Messages, Bytes: info.Bytes, MaxBytes: info.MaxBytes,
 		FirstTime: info.FirstTime,
 	}, nil
+}
+
+// Publish implements primary.Stream. The primary has seen that the stream is its own: the
+// bounds of another primary's are not ours to change.
+func (s *published) Publish(ctx context.Context, after cdc.LSN, next func(context.Context) ([]byte, cdc.LSN, error), acked func(cdc.LSN)) error {
+	if s.configured && !s.adjusted.Load() {
+		if err := s.Reconfigure(ctx); err != nil {
+			return err
+		}
+		s.adjusted.Store(true)
+	}
+	return s.Stream.Publish(ctx, after, next, acked)
 }
 
 // A consumed is a stream.Stream as a replica wants it.

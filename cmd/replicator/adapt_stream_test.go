@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/stream"
+)
+
+// TestForeignStreamKeepsItsBounds: a primary that only looks at a stream, which may turn
+// out to be another's, changes nothing of it. One that publishes gives it its own bounds.
+func TestForeignStreamKeepsItsBounds(t *testing.T) {
+	logger := slog.New(slog.DiscardHandler)
+	server, err := stream.NewServer(stream.ServerOptions{Name: "test", Dir: t.TempDir(), Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	if err := server.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := stream.Connect(ctx, stream.Options{Server: server, Name: "test", Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const before, configured = 64 << 20, 8 << 20
+	if err := conn.Stream("app", stream.StreamConfig{MaxBytes: before}).Create(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	s := &published{Stream: conn.Stream("app", stream.StreamConfig{MaxBytes: configured}), configured: true}
+	if state, err := s.State(ctx); err != nil || state.MaxBytes != before {
+		t.Errorf("after a look max_bytes is %d, want %d; %v", state.MaxBytes, before, err)
+	}
+	enough := errors.New("enough")
+	err = s.Publish(ctx, 0, func(context.Context) ([]byte, cdc.LSN, error) { return nil, 0, enough }, func(cdc.LSN) {})
+	if !errors.Is(err, enough) {
+		t.Errorf("publish: %v", err)
+	}
+	if state, err := s.State(ctx); err != nil || state.MaxBytes != configured {
+		t.Errorf("after a publication max_bytes is %d, want %d; %v", state.MaxBytes, configured, err)
+	}
+}
