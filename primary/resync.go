@@ -156,16 +156,18 @@ func (p *Pipeline) rebuilder(log *wal.Log) func(context.Context, cdc.Position) (
 		if err != nil {
 			return "", err
 		}
-		var damage []error
+		var failed []error
 		for _, m := range list {
 			err := p.rebuild(ctx, log, m, at)
-			if !errors.Is(err, snapshot.ErrDamaged) {
+			switch {
+			case errors.Is(err, snapshot.ErrDamaged):
+				p.snapshots.readBack.noteDamage(m, err)
+			case !errors.Is(err, snapshot.ErrGone):
 				return p.rebuilt(), err
 			}
-			p.snapshots.readBack.noteDamage(m, err)
-			damage = append(damage, err)
+			failed = append(failed, err)
 		}
-		return "", errors.Join(append(damage, fmt.Errorf("no snapshot leads to LSN %d", at.LSN))...)
+		return "", errors.Join(append(failed, fmt.Errorf("no snapshot leads to LSN %d", at.LSN))...)
 	}
 }
 

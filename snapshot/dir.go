@@ -66,31 +66,46 @@ func (d *DirStore) Get(ctx context.Context, name string) ([]byte, error) {
 		return nil, err
 	}
 	b, err := os.ReadFile(file)
+	return b, d.absent(err)
+}
+
+// absent gives err, unless that says that something is not there because the store is
+// not: then only what says that. Whoever asks takes what is absent for deleted or lost.
+func (d *DirStore) absent(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		err = errors.Join(d.home.check(d.names), err)
+		if away := d.home.check(d.names); away != nil {
+			return away
+		}
 	}
-	return b, err
+	return err
 }
 
 // List implements [Store].
-func (d *DirStore) List(ctx context.Context, prefix string) (names []string, err error) {
-	if names, err = d.list(ctx, prefix); err == nil && len(names) == 0 {
+func (d *DirStore) List(ctx context.Context, prefix string) ([]string, error) {
+	names, whole, err := d.list(ctx, prefix)
+	if err == nil && (!whole || len(names) == 0) {
 		err = d.home.check(d.names)
 	}
 	return names, err
 }
 
-func (d *DirStore) names() ([]string, error) { return d.list(context.Background(), "") }
+func (d *DirStore) names() ([]string, error) {
+	names, _, err := d.list(context.Background(), "")
+	return names, err
+}
 
-func (d *DirStore) list(ctx context.Context, prefix string) (names []string, err error) {
+// list gives what it finds; whole: nothing that a directory had was gone a moment later.
+func (d *DirStore) list(ctx context.Context, prefix string) (names []string, whole bool, err error) {
 	root := d.dir
 	if i := strings.LastIndexByte(prefix, '/'); i >= 0 { // look only where the names can be
 		if root, err = d.file(ctx, prefix[:i]); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
+	whole = true
 	err = filepath.WalkDir(root, func(file string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) { // deleted meanwhile, or nothing was ever put
+			whole = false
 			return nil
 		}
 		if err != nil || e.IsDir() {
@@ -102,7 +117,7 @@ func (d *DirStore) list(ctx context.Context, prefix string) (names []string, err
 		}
 		return err
 	})
-	return names, err
+	return names, whole, err
 }
 
 // Delete implements [Store]. It removes a directory with its last object.
@@ -112,7 +127,7 @@ func (d *DirStore) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	if err := os.Remove(file); err != nil {
-		return err
+		return d.absent(err)
 	}
 	dir := filepath.Dir(file)
 	if err := (durable.OS{}).SyncDir(dir); err != nil {

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -143,4 +144,72 @@ func TestDirStoreNotMounted(t *testing.T) {
 	}
 	device = 1
 	away(start()) // the note has followed
+}
+
+// A leavingStore loses its mount after the next List.
+type leavingStore struct {
+	*DirStore
+	leave func()
+}
+
+func (s *leavingStore) List(ctx context.Context, prefix string) ([]string, error) {
+	names, err := s.DirStore.List(ctx, prefix)
+	if s.leave != nil {
+		s.leave()
+		s.leave = nil
+	}
+	return names, err
+}
+
+// TestUnmountedAfterTheList: what cannot be found because the mount went away is neither
+// deleted nor damaged. One who only reads has no note of where the mount should be, but
+// the manifest is missing as well.
+func TestUnmountedAfterTheList(t *testing.T) {
+	for _, noted := range []bool{true, false} {
+		root := t.TempDir()
+		dir, device := filepath.Join(root, "mnt", "app"), uint64(1)
+		store := &leavingStore{DirStore: NewDirAt(dir, filepath.Join(root, "store.json"))}
+		store.home.device = func(string) (uint64, error) { return device, nil }
+		o := Options{Clock: newClock()}
+		older, newer := mustMake(t, store, newSource(4096, 20, 1), 7, o), mustMake(t, store, newSource(4096, 20, 1), 9, o)
+		want := ErrGone
+		if noted {
+			want = syscall.ENODEV
+		} else {
+			store.DirStore = NewDir(dir)
+		}
+		move := func(from, to string, on uint64) {
+			if device = on; os.Rename(from, to) != nil {
+				t.Fatal("not moved")
+			}
+		}
+		leave := func() { move(dir, dir+".disk", 2) }
+		store.leave = leave
+		list, err := List(t.Context(), store)
+		if noted && (list != nil || !errors.Is(err, want)) {
+			t.Errorf("List gives %d snapshots, %v", len(list), err)
+		}
+		err = Verify(t.Context(), store, newer, o)
+		rerr := Restore(t.Context(), store, newer, filepath.Join(root, "copy.db"), o)
+		for _, err := range []error{err, rerr} {
+			if !errors.Is(err, want) || errors.Is(err, ErrDamaged) {
+				t.Errorf("with a note %t: %v", noted, err)
+			}
+		}
+		if err := store.Delete(t.Context(), manifestOf(older.ID)); noted && !errors.Is(err, want) {
+			t.Errorf("Delete: %v", err)
+		}
+		move(dir+".disk", dir, 1)
+		store.leave = leave
+		if deleted, _, err := Retain(t.Context(), store, Retention{Keep: 1, Clock: o.Clock}); noted && (len(deleted) > 0 || !errors.Is(err, want)) {
+			t.Errorf("Retain deleted %d snapshots, %v", len(deleted), err)
+		}
+		move(dir+".disk", dir, 1)
+		if list, err := List(t.Context(), store); err != nil || len(list) != 2 {
+			t.Errorf("mounted again: %d snapshots, %v", len(list), err)
+		}
+		if err := Verify(t.Context(), store, newer, o); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -12,7 +12,7 @@
 // What it promises:
 //
 //   - A restored file is the one that was read, page for page, or there is an
-//     error that names the chunk and wraps [ErrDamaged]. Every byte is covered
+//     error, which names the chunk and wraps [ErrDamaged] where bytes are the cause. Every byte is covered
 //     by two checksums, as stored and as unpacked, and the manifest by its own.
 //   - A file that looks complete is complete: until the last byte is synced, a
 //     sidecar (path + ".partial") stands beside it.
@@ -35,6 +35,10 @@ import "errors"
 // chunk that is missing, short, altered or another's. Fetching again does not
 // help; another snapshot does.
 var ErrDamaged = errors.New("snapshot: damaged")
+
+// ErrGone is wrapped when a snapshot is not in the store any more, manifest and all: it
+// was deleted meanwhile, or what was mounted there is not. It says nothing of damage.
+var ErrGone = errors.New("snapshot: no longer there")
 
 // ErrVersion is wrapped when a manifest was written by a newer replicator. The
 // remedy is to upgrade the reader; the snapshot is fine.

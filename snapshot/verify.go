@@ -98,7 +98,7 @@ func (f *fetcher) fetch(ctx context.Context, c Chunk, spare []byte) ([]byte, err
 	name := f.m.chunkName(c)
 	stored, err := get(ctx, f.store, f.o.Clock, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s is missing: %w", ErrDamaged, name, err)
+		return nil, f.missing(ctx, name, err)
 	}
 	if err != nil {
 		return nil, err
@@ -117,4 +117,17 @@ func (f *fetcher) fetch(ctx context.Context, c Chunk, spare []byte) ([]byte, err
 		return nil, fmt.Errorf("%w: %s unpacks to sum %s, want %s", ErrDamaged, name, sum, c.Sum)
 	}
 	return raw, nil
+}
+
+// missing tells a chunk that was lost from a snapshot that is not there any more: of that
+// the manifest goes first.
+func (f *fetcher) missing(ctx context.Context, chunk string, absent error) error {
+	_, err := get(ctx, f.store, f.o.Clock, manifestOf(f.m.ID))
+	switch {
+	case err == nil:
+		return fmt.Errorf("%w: %s is missing: %w", ErrDamaged, chunk, absent)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %s: %w", ErrGone, f.m.ID, err)
+	}
+	return err
 }
