@@ -82,6 +82,7 @@ func TestFullStreamLetsSnapshotsRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.stream.set(func(s *fakeStream) { s.exists = true })
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
 	full, tries := errors.New("the store is full"), 0
@@ -99,7 +100,7 @@ func TestFullStreamLetsSnapshotsRest(t *testing.T) {
 	}()
 	for _, c := range []struct{ pass, want int }{{0, 1}, {2, 1}, {12, 1}, {1, 2}, {1, 2}, {14, 3}} {
 		now = now.Add(time.Duration(c.pass) * time.Second)
-		if err := p.snapshots.makeRoom(ctx); err == nil {
+		if _, err := p.snapshots.makeRoom(ctx); err == nil {
 			t.Error("there is room")
 		}
 		if tries != c.want {

@@ -54,7 +54,7 @@ func TestEmptiedStreamOfAnotherPrimary(t *testing.T) {
 				at = heir.sync().LSN
 				heir.end()
 			} else {
-				noError(t, b.stream.PurgeThrough(b.ctx, at))
+				noError(t, b.stream.PurgeThrough(b.ctx, at, at))
 			}
 			state, err := b.stream.State(b.ctx)
 			noError(t, err)

@@ -3,6 +3,7 @@ package primary
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"sync"
@@ -27,6 +28,7 @@ type fakeStream struct {
 	records map[cdc.LSN][]byte
 	limit   int   // bytes; 0: none
 	down    error // what every call answers
+	mute    error // what State answers
 	wrote   broadcast
 	began   time.Time // when the first record was stored
 }
@@ -47,7 +49,7 @@ func (s *fakeStream) State(context.Context) (StreamState, error) {
 	if len(s.records) == 0 {
 		st.First = s.last + 1
 	}
-	return st, s.down
+	return st, errors.Join(s.down, s.mute)
 }
 
 func (s *fakeStream) Create(_ context.Context, first cdc.LSN) error {
@@ -100,7 +102,10 @@ func (s *fakeStream) add(rec []byte, lsn cdc.LSN) error {
 
 func (s *fakeStream) PurgeBelow(_ context.Context, lsn cdc.LSN) error { return s.purge(lsn) }
 
-func (s *fakeStream) PurgeThrough(_ context.Context, lsn cdc.LSN) error {
+func (s *fakeStream) PurgeThrough(_ context.Context, after, lsn cdc.LSN) error {
+	if st, _ := s.State(context.Background()); st.Last != after {
+		return fakeCondition("sequence")
+	}
 	if err := s.purge(lsn + 1); err != nil {
 		return err
 	}

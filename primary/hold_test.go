@@ -105,6 +105,7 @@ func TestTrimStopsAtWhatIsPublished(t *testing.T) {
 	noError(t, err)
 	p.ship.Store(&shipper{})
 	p.ship.Load().published.Store(3)
+	p.ship.Load().ours.Store(true)
 	b.stream.set(func(s *fakeStream) {
 		s.exists, s.first, s.last = true, 1, 5
 		for lsn := s.first; lsn <= s.last; lsn++ {

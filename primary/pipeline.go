@@ -150,7 +150,7 @@ func (p *Pipeline) withLog(ctx context.Context) (err error) {
 	p.status.durable(log)
 	ship := &shipper{
 		stream: p.o.Stream, log: log, logger: p.o.Logger, makeRoom: p.snapshots.makeRoom,
-		trouble: func(err error) { p.status.trouble(troubleShip, err) }, moved: p.moved, created: p.snapshots.forget,
+		trouble: func(err error) { p.status.trouble(troubleShip, err) }, moved: p.moved, taken: p.snapshots.lookAgain, created: p.snapshots.forget,
 		recovery: p.recovery(),
 	}
 	p.ship.Store(ship)
@@ -450,6 +450,12 @@ func (p *Pipeline) reach(ctx context.Context) (at cdc.Position, err error) {
 		return nil
 	})
 	return at, err
+}
+
+// ours reports whether the stream is known to be ours, and with it the snapshots.
+func (p *Pipeline) ours() bool {
+	s := p.ship.Load()
+	return s != nil && s.ours.Load()
 }
 
 func (p *Pipeline) published() cdc.LSN {

@@ -40,7 +40,7 @@ type Stream interface {
 	Get(ctx context.Context, lsn cdc.LSN) ([]byte, error)
 	Publish(ctx context.Context, after cdc.LSN, next func(context.Context) ([]byte, cdc.LSN, error), acked func(cdc.LSN)) error
 	PurgeBelow(ctx context.Context, lsn cdc.LSN) error
-	PurgeThrough(ctx context.Context, lsn cdc.LSN) error
+	PurgeThrough(ctx context.Context, after, lsn cdc.LSN) error
 }
 
 func condition(err error) string {
@@ -65,13 +65,18 @@ type shipper struct {
 
 	published atomic.Uint64
 	epoch     publishedEpoch // at published
-	// makeRoom is called when the stream is full. It returns after it has
-	// trimmed what can be trimmed.
-	makeRoom func(ctx context.Context) error
+	// ours is set while it publishes to a stream that it has compared: at any other
+	// time stream and snapshots may be another primary's by now.
+	ours atomic.Bool
+	// makeRoom is called when the stream is full, and names a snapshot that stands in
+	// for all up to it, 0 for none.
+	makeRoom func(ctx context.Context) (cdc.LSN, error)
+	room     cdc.LSN // what makeRoom has named and is still to go; Run's own
 	// trouble reports what the shipper waits for; nil when it ships.
 	trouble func(error)
 	moved   func() // published has changed
-	created func() // a stream was made: what else NATS held may be gone, too
+	taken   func() // the stream is ours
+	created func() // a stream is made: what else NATS held may be gone, too
 
 	recovery *recovery // tells what this node wrote and lost; nil: all that is unknown is foreign
 }
@@ -92,9 +97,8 @@ func (s *shipper) Run(ctx context.Context) error {
 		case errors.Is(err, wal.ErrFailed), errors.Is(err, wal.ErrDamaged):
 			return fmt.Errorf("%w: %w", errLog, err)
 		case condition(err) == "full":
-			if room := s.makeRoom(ctx); room != nil {
-				err = errors.Join(err, room)
-			}
+			room, failed := s.makeRoom(ctx)
+			s.room, err = max(s.room, room), errors.Join(err, failed)
 		}
 		s.trouble(err)
 		if s.published.Load() != before {
@@ -116,6 +120,9 @@ func (s *shipper) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if after, err = s.giveRoom(ctx, after); err != nil {
+		return err
+	}
 	if err := s.readEpoch(after); err != nil {
 		return err
 	}
@@ -127,6 +134,9 @@ func (s *shipper) once(ctx context.Context) error {
 	}
 	defer func() { _ = r.Close() }() // reading only: nothing can be lost
 	s.trouble(nil)
+	s.ours.Store(true)
+	defer s.ours.Store(false)
+	s.taken()
 	return s.stream.Publish(ctx, after, func(ctx context.Context) ([]byte, cdc.LSN, error) {
 		rec, h, err := r.Next(ctx)
 		if err == nil {
@@ -138,6 +148,26 @@ func (s *shipper) once(ctx context.Context) error {
 		s.published.Store(uint64(lsn))
 		s.moved()
 	})
+}
+
+// giveRoom removes what the snapshot that makeRoom has named stands in for, from a stream
+// that ends at after, and tells where it ends then. The snapshot has taken its time, so it
+// is called only when the stream has been compared again.
+func (s *shipper) giveRoom(ctx context.Context, after cdc.LSN) (cdc.LSN, error) {
+	room := s.room
+	if room <= after {
+		s.room = 0 // should it fail, the stream is full again, and the snapshot is there
+		if room == 0 {
+			return after, nil
+		}
+		return after, s.stream.PurgeBelow(ctx, room)
+	}
+	if err := s.stream.PurgeThrough(ctx, after, room); err != nil {
+		return 0, err
+	}
+	s.logger.Warn("the stream is too small for what waits to be published; replicas take up a new snapshot", "lsn", room)
+	s.room = 0
+	return room, nil
 }
 
 // readEpoch notes the epoch of the stream's last record, if the change log has it.
@@ -187,11 +217,11 @@ func (s *shipper) reconcile(ctx context.Context) (cdc.LSN, error) {
 	switch {
 	case !state.Exists:
 		// The change log begins outside of any transaction, so the stream can, too.
-		s.logger.Info("stream created", "first_lsn", first)
+		s.created() // not only if it says so: the answer may be lost
 		if err := s.stream.Create(ctx, first); err != nil {
 			return 0, err
 		}
-		s.created()
+		s.logger.Info("stream created", "first_lsn", first)
 		return first - 1, nil
 	case state.Last == 0 && first == 1:
 		return 0, nil
@@ -266,7 +296,7 @@ func (s *shipper) forward(ctx context.Context, state StreamState, first cdc.LSN)
 	}
 	s.logger.Warn("the stream ends before the change log begins; it goes on at a later record, replicas take up a snapshot",
 		"stream_last", state.Last, "first_lsn", first)
-	return first - 1, s.stream.PurgeThrough(ctx, first-1)
+	return first - 1, s.stream.PurgeThrough(ctx, state.Last, first-1)
 }
 
 // lastBoundary is the last boundary record in the stream; nil if there is none

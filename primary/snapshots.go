@@ -110,8 +110,8 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 	}
 }
 
-// tick trims, and reports whether a snapshot is due. Its error is the change
-// log's.
+// tick trims, and reports whether a snapshot is due and would be among ours. Its error
+// is the change log's.
 func (s *snapshotter) tick(ctx context.Context, log *wal.Log) (due bool, err error) {
 	s.acked.note(s.p.o.Clock(), s.p.published())
 	if err := s.trimLog(log); err != nil {
@@ -131,7 +131,7 @@ func (s *snapshotter) tick(ctx context.Context, log *wal.Log) (due bool, err err
 	}
 	s.untrimmed = s.untrimmed || s.readBack.foundDamage()
 	s.trim(ctx)
-	return s.due(log), nil
+	return s.p.ours() && s.due(log), nil
 }
 
 // considerReadingBack keeps the proof going that snapshots can stand in for what

@@ -16,7 +16,7 @@ func (s *snapshotter) trim(ctx context.Context) {
 	if !s.untrimmed && s.held && now.Sub(s.trimmed) >= holdLook {
 		s.untrimmed = true
 	}
-	if !s.untrimmed || s.p.published() == 0 { // until then another primary may own stream and snapshots
+	if !s.untrimmed || !s.p.ours() || s.p.published() == 0 { // an empty stream proves nothing
 		return
 	}
 	s.mu.Lock()
@@ -58,7 +58,7 @@ func (s *snapshotter) purge(ctx context.Context, oldest cdc.LSN) (done bool, err
 	}
 	s.mu.Unlock()
 	published := s.p.published()
-	if published == 0 {
+	if !s.p.ours() { // any more
 		return false, nil
 	}
 	err = s.p.o.Stream.PurgeBelow(ctx, min(keep, published))
@@ -86,31 +86,26 @@ func (s *snapshotter) trimLog(log *wal.Log) error {
 	return nil
 }
 
-// makeRoom frees space in a full stream: it keeps only what the newest snapshot
-// needs, and makes a new snapshot when that is not enough. When one transaction
-// is larger than the stream, the stream goes on above the snapshot.
-func (s *snapshotter) makeRoom(ctx context.Context) error {
-	stream, published := s.p.o.Stream, s.p.published()
-	state, err := stream.State(ctx)
-	if err != nil {
-		return err
+// makeRoom names a snapshot that lets a full stream go on when what it stands in for is
+// removed, and makes a new one where what is published needs all that the stream holds. One
+// that is above all that is published is for a transaction that is larger than the stream.
+func (s *snapshotter) makeRoom(ctx context.Context) (cdc.LSN, error) {
+	published := s.p.published()
+	state, err := s.p.o.Stream.State(ctx)
+	if err != nil || !state.Exists { // NATS has no room for a stream: no snapshot helps
+		return 0, err
 	}
 	if newest := s.newestLSN(); newest > state.First && newest <= published {
-		return stream.PurgeBelow(ctx, newest)
+		return newest, nil
 	}
 	if err := s.resting(); err != nil {
-		return err
+		return 0, err
 	}
 	m, err := s.p.Snapshot(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	at := m.Position.LSN
-	if at <= published {
-		return stream.PurgeBelow(ctx, at)
-	}
-	s.p.o.Logger.Warn("the stream is too small for what waits to be published; replicas take up a new snapshot", "lsn", at)
-	return stream.PurgeThrough(ctx, at)
+	return m.Position.LSN, nil
 }
 
 // An ackHistory remembers what had been acknowledged a while ago.

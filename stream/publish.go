@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -272,5 +273,24 @@ func (s *Stream) claim(ctx context.Context, after cdc.LSN) (subject string, err 
 	if last := cdc.LSN(have.State.LastSeq); last != after {
 		return "", fmt.Errorf("stream: publish %s after record %d: %w, at %d", s.db, after, ErrSequence, last)
 	}
-	return s.update(ctx, have.Config)
+	if subject, err = s.update(ctx, have.Config); err == nil {
+		s.claimed.Store(&subject)
+	}
+	return subject, err
+}
+
+// settle waits until all that others had sent before subject was claimed is stored
+// or refused: a message that cannot be taken is refused in its turn, behind theirs.
+func (s *Stream) settle(ctx context.Context, subject string) error {
+	req, cancel := s.conn.request(ctx)
+	defer cancel()
+	_, err := s.conn.js.PublishMsg(req, &nats.Msg{Subject: subject},
+		jetstream.WithExpectLastSequence(math.MaxInt64), jetstream.WithRetryAttempts(0))
+	if err = wrap(ctx, err, "settle %s", s.db); errors.Is(err, ErrSequence) || errors.Is(err, ErrFull) {
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("stream: settle %s: %w: it took a message for the end of time", s.db, ErrSequence)
+	}
+	return err
 }

@@ -86,6 +86,69 @@ func TestPublisherRace(t *testing.T) {
 	}
 }
 
+// TestPurgeOfAnothersStream: whoever lost the stream removes nothing from it, and nothing
+// that a publisher has sent is removed by another one that takes the stream over.
+func TestPurgeOfAnothersStream(t *testing.T) {
+	ctx := testContext(t)
+	c := testConn(t)
+	a := create(t, c, 1, StreamConfig{})
+	b := c.Stream("app", StreamConfig{})
+	for _, s := range []*Stream{a, b} { // b has published last
+		info, err := s.Info(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish(t, s, info.Last, info.Last+10)
+	}
+	if err := a.PurgeBelow(ctx, 5); !errors.Is(err, ErrSequence) {
+		t.Errorf("purge below 5: %v, want ErrSequence", err)
+	}
+	if err := a.PurgeThrough(ctx, 10, 40); !errors.Is(err, ErrSequence) {
+		t.Errorf("purge through 40: %v, want ErrSequence", err)
+	}
+	if info, err := a.Info(ctx); err != nil || info.Messages != 20 {
+		t.Errorf("info %+v, %v; want 20 records", info, err)
+	}
+	if err := b.PurgeBelow(ctx, 5); err != nil {
+		t.Error(err)
+	}
+	for round := range 30 {
+		purgeWhile(t, a, b, round)
+	}
+}
+
+// purgeWhile lets b publish while a purges the stream through a later record.
+func purgeWhile(t *testing.T, a, b *Stream, round int) {
+	ctx := testContext(t)
+	info, err := a.Info(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, ready, purged := info.Last+1, make(chan struct{}), make(chan error, 1)
+	next, sent := upTo(info.Last, after+200, record), 0
+	var acked cdc.LSN
+	err = b.Publish(ctx, info.Last, func(ctx context.Context) ([]byte, cdc.LSN, error) {
+		if sent++; sent == 2 { // the first is acknowledged
+			<-ready
+			go func() { purged <- a.PurgeThrough(context.WithoutCancel(ctx), after, after+1000) }()
+		}
+		return next(ctx)
+	}, func(lsn cdc.LSN) {
+		if acked = lsn; lsn == after {
+			close(ready)
+		}
+	})
+	if !errors.Is(err, io.EOF) && !errors.Is(err, ErrSequence) {
+		t.Errorf("round %d: publish: %v, want io.EOF or ErrSequence", round, err)
+	}
+	if err := <-purged; err != nil && !errors.Is(err, ErrSequence) {
+		t.Errorf("round %d: purge: %v, want ErrSequence", round, err)
+	}
+	if _, err := a.Get(ctx, acked); err != nil && acked > after {
+		t.Fatalf("round %d: record %d, which was acknowledged, is gone: %v", round, acked, err)
+	}
+}
+
 // The acknowledgements of a window are lost: publishing again is refused, and
 // the stream shows our own bytes, which is how the primary knows to go on.
 func TestLostAcks(t *testing.T) {

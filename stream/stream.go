@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -34,6 +36,8 @@ type Stream struct {
 	conn *Conn
 	db   string
 	cfg  StreamConfig
+
+	claimed atomic.Pointer[string] // the subject of the last claim; nil: there was none
 }
 
 // Info is the state of a stream.
@@ -178,27 +182,53 @@ func (s *Stream) Get(ctx context.Context, lsn cdc.LSN) ([]byte, error) {
 }
 
 // PurgeBelow removes the records below lsn, but never the newest one: its
-// bytes are what a primary proves its claim with.
+// bytes are what a primary proves its claim with. It fails with ErrSequence unless
+// the last Publish or PurgeThrough in this stream was one of s.
 func (s *Stream) PurgeBelow(ctx context.Context, lsn cdc.LSN) error {
-	return s.purge(ctx, func(last cdc.LSN) cdc.LSN { return min(lsn, last) })
+	return s.purge(ctx, func(last cdc.LSN) (cdc.LSN, error) { return min(lsn, last), nil })
 }
 
 // PurgeThrough removes the records up to and including lsn, even if none
 // remains. A stream that ends before lsn goes on at lsn+1, which leaves its
 // consumers with a TrimmedError.
-func (s *Stream) PurgeThrough(ctx context.Context, lsn cdc.LSN) error {
-	return s.purge(ctx, func(cdc.LSN) cdc.LSN { return lsn + 1 })
+//
+// The stream must end at after, with a record that the caller has compared with
+// its own log, or it fails with ErrSequence. JetStream knows no purge on a
+// condition, so every other publisher is shut out first, as by Publish, and what
+// it had sent is waited for. One that claims the stream within the last question
+// and answer goes unnoticed, and its first records are lost.
+func (s *Stream) PurgeThrough(ctx context.Context, after, lsn cdc.LSN) error {
+	own, err := s.claim(ctx, after)
+	if err != nil {
+		return err
+	}
+	if err := s.settle(ctx, own); err != nil {
+		return err
+	}
+	return s.purge(ctx, func(last cdc.LSN) (cdc.LSN, error) {
+		if last != after {
+			return 0, fmt.Errorf("stream: purge %s through record %d: %w, at %d and not at %d", s.db, lsn, ErrSequence, last, after)
+		}
+		return lsn + 1, nil
+	})
 }
 
-// purge removes what is below keep(last).
-func (s *Stream) purge(ctx context.Context, keep func(last cdc.LSN) cdc.LSN) error {
+// purge removes what is below keep(last), if the stream is still claimed by s.
+func (s *Stream) purge(ctx context.Context, keep func(last cdc.LSN) (cdc.LSN, error)) error {
 	h, err := s.handle(ctx)
 	if err != nil {
 		return err
 	}
-	state := h.CachedInfo().State
-	below := uint64(keep(cdc.LSN(state.LastSeq)))
-	if below <= state.FirstSeq {
+	have := h.CachedInfo()
+	if own := s.claimed.Load(); own == nil || !slices.Contains(have.Config.Subjects, *own) {
+		return fmt.Errorf("stream: purge %s: %w: it is not claimed, or by another publisher", s.db, ErrSequence)
+	}
+	lsn, err := keep(cdc.LSN(have.State.LastSeq))
+	if err != nil {
+		return err
+	}
+	below := uint64(lsn)
+	if below <= have.State.FirstSeq {
 		return nil
 	}
 	req, cancel := s.conn.request(ctx)

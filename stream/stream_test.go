@@ -208,7 +208,7 @@ func TestFull(t *testing.T) {
 	if err := s.Publish(ctx, at, upTo(at, at+5, big), acked); !errors.Is(err, io.EOF) {
 		t.Errorf("publish after the purge: %v", err)
 	}
-	if err := s.PurgeThrough(ctx, at); err != nil {
+	if err := s.PurgeThrough(ctx, at, at); err != nil {
 		t.Fatal(err)
 	}
 	if info, err = s.Info(ctx); err != nil || info.First != at+1 || info.Last != at || info.Messages != 0 {
@@ -237,7 +237,7 @@ func TestPurgeForward(t *testing.T) {
 			create(t, c, 1, StreamConfig{})
 		}
 		publish(t, s, info.Last, step.publish)
-		if err := s.PurgeThrough(ctx, step.to); err != nil {
+		if err := s.PurgeThrough(ctx, step.publish, step.to); err != nil {
 			t.Fatal(err)
 		}
 		if info, err = s.Info(ctx); err != nil || info.First != step.to+1 || info.Last != step.to || info.Messages != 0 {

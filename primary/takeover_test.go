@@ -1,0 +1,146 @@
+package primary
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/snapshot"
+)
+
+// A gatedStore holds up what is put while it is shut.
+type gatedStore struct {
+	snapshot.Store
+	mu   sync.Mutex
+	gate *gate // nil: open
+}
+
+type gate struct {
+	once            sync.Once
+	reached, opened chan struct{}
+}
+
+func (s *gatedStore) shut() *gate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gate = &gate{reached: make(chan struct{}), opened: make(chan struct{})}
+	return s.gate
+}
+
+func (s *gatedStore) Put(ctx context.Context, name string, data []byte) error {
+	s.mu.Lock()
+	g := s.gate
+	s.mu.Unlock()
+	if g != nil {
+		g.once.Do(func() { close(g.reached) })
+		select {
+		case <-g.opened:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return s.Store.Put(ctx, name, data)
+}
+
+// TestRoomInAStreamThatWasTakenOver: a snapshot that is to make room takes its time. Another
+// primary that takes the stream over meanwhile, with more room, loses nothing of what it
+// publishes.
+func TestRoomInAStreamThatWasTakenOver(t *testing.T) {
+	b := newBench(t, oneTable)
+	store := &gatedStore{Store: b.store}
+	b.store = store
+	b.start()
+	b.awaitSnapshot(b.sync().LSN)
+	b.end()
+	heir := newBench(t, oneTable)
+	noError(t, os.CopyFS(heir.dir, os.DirFS(b.dir)))
+	b.start()
+	b.sync()
+	g := store.shut()
+	b.stream.set(func(s *fakeStream) { s.limit = 64 << 10 })
+	b.exec("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<1000) INSERT INTO t(v) SELECT randomblob(700) FROM n")
+	select {
+	case <-g.reached:
+	case <-b.ctx.Done():
+		t.Fatal("no snapshot is made to make room")
+	}
+	b.stream.set(func(s *fakeStream) { s.limit = 0 })
+	tail := openLog(t, heir).Tail()
+	tail.Next = b.stream.last + 1
+	e := cdc.NewEncoder(tail, tail.Position.Epoch+2, cdc.ID{9}, func(rec []byte, h cdc.Head, _ *cdc.Boundary) error { return b.stream.add(rec, h.LSN) })
+	noError(t, e.Epoch(cdc.Boundary{}))
+	foreign := b.stream.last
+	close(g.opened)
+	if err := b.await(); !errors.Is(err, ErrFenced) {
+		t.Errorf("Run returned %v", err)
+	}
+	if _, err := b.stream.Get(b.ctx, foreign); err != nil || b.stream.last != foreign {
+		t.Errorf("record %d of the other primary: %v; the stream ends at %d", foreign, err, b.stream.last)
+	}
+}
+
+// TestCutOffPrimaryTrimsNothing: a primary that was cut off comes back to the stream and the
+// snapshots of another history, which was begun in its place. Before it has compared
+// the stream it deletes nothing, even if something was to be trimmed when it was cut off.
+func TestCutOffPrimaryTrimsNothing(t *testing.T) {
+	b := newBench(t, oneTable)
+	store := &failingStore{Store: b.store}
+	b.store = store
+	b.start()
+	b.write(5)
+	b.snapshot()
+	b.stream.set(func(s *fakeStream) { s.down = fakeCondition("unavailable") })
+	b.exec("INSERT INTO t(v) VALUES(1)")
+	noError(t, b.p.changed.wait(b.ctx, func() bool { return b.p.Status().State == StateOffline }))
+	_, err := b.p.Snapshot(b.ctx)
+	noError(t, err)
+	store.set(fakeCondition("unavailable"), fakeCondition("unavailable"))
+
+	other := newBench(t, oneTable)
+	other.edit = func(o *Options) { o.Node = "other" }
+	other.start()
+	other.write(20)
+	at := other.snapshot()
+	other.write(5)
+	other.end()
+	names, err := store.Store.List(b.ctx, "")
+	noError(t, err)
+	for _, name := range names {
+		noError(t, store.Store.Delete(b.ctx, name))
+	}
+	names, err = other.store.List(b.ctx, "")
+	noError(t, err)
+	for _, name := range names {
+		data, err := other.store.Get(b.ctx, name)
+		noError(t, err)
+		noError(t, store.Store.Put(b.ctx, name, data))
+	}
+	theirs := maps.Clone(other.stream.records)
+	b.stream.set(func(s *fakeStream) { // all but State answers
+		s.exists, s.first, s.last, s.records = true, other.stream.first, other.stream.last, theirs
+		s.mute, s.down = s.down, nil
+	})
+	store.set(nil, nil)
+	_, err = b.p.Snapshot(b.ctx) // and what it makes superfluous is looked at
+	noError(t, err)
+	b.stream.set(func(s *fakeStream) { s.mute = nil })
+	if err := b.await(); !errors.Is(err, ErrFenced) {
+		t.Errorf("Run returned %v", err)
+	}
+	list, err := snapshot.List(b.ctx, store.Store)
+	noError(t, err)
+	left := false
+	for _, m := range list {
+		left = left || m.Node == "other" && m.Position.LSN == at
+	}
+	if !left {
+		t.Errorf("the other history's snapshot at %d was deleted", at)
+	}
+	if got, want := len(b.stream.records), len(other.stream.records); got != want {
+		t.Errorf("the other history's stream had %d records and has %d", want, got)
+	}
+}
