@@ -92,7 +92,7 @@ func TestFullStreamLetsSnapshotsRest(t *testing.T) {
 			case done := <-p.snapshots.requests:
 				tries++
 				p.snapshots.report(full)
-				done <- full
+				done <- made{err: full}
 			case <-ctx.Done():
 				return
 			}

@@ -20,7 +20,7 @@ type queue struct {
 	waiting sync.WaitGroup
 	turn    chan func() // a turn that has come; the function ends it
 	joined  bool        // a turn will come
-	asked   []chan error
+	asked   []chan made
 }
 
 func newQueue(ctx context.Context, s *snapshotter) *queue {
@@ -55,7 +55,7 @@ func (q *queue) serve(done func()) {
 	defer done()
 	s := q.s
 	s.waits("")
-	err := s.make(q.ctx)
+	m, err := s.make(q.ctx)
 	q.joined = false
 	switch {
 	case q.ctx.Err() != nil: // that is why it ended, and no failure
@@ -66,12 +66,12 @@ func (q *queue) serve(done func()) {
 		s.untrimmed = s.untrimmed || err == nil
 		s.trim(q.ctx)
 	}
-	q.answer(err)
+	q.answer(made{m, err})
 }
 
-func (q *queue) answer(err error) {
+func (q *queue) answer(m made) {
 	for _, asked := range q.asked {
-		asked <- err
+		asked <- m
 	}
 	q.asked = nil
 }
@@ -81,7 +81,7 @@ func (q *queue) end() {
 	q.cancel()
 	q.waiting.Wait()
 	q.s.waits("")
-	q.answer(fmt.Errorf("no snapshot was made, the database is opened again or the node ends: %w", context.Cause(q.ctx)))
+	q.answer(made{err: fmt.Errorf("no snapshot was made, the database is opened again or the node ends: %w", context.Cause(q.ctx))})
 }
 
 // waits notes what the next snapshot waits for; nothing: it does not.

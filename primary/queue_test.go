@@ -136,10 +136,10 @@ func TestStopWhileWaitingForATurn(t *testing.T) {
 	b.edit = func(o *Options) { o.Sources, o.Logger = sources, slog.New(waits) }
 	b.start()
 	<-waits.heard
-	asked := make(chan error, 1)
+	asked := make(chan made, 1)
 	b.p.snapshots.requests <- asked
 	b.end()
-	if err := <-asked; err == nil {
+	if made := <-asked; made.err == nil {
 		t.Error("a snapshot was made without a turn")
 	}
 	done()
@@ -199,7 +199,7 @@ func TestTurnNeedsATerm(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var g errgroup.Group
 		g.Go(func() error { return p.snapshots.Run(ctx, log) })
-		asked := make(chan error, 1)
+		asked := make(chan made, 1)
 		p.snapshots.requests <- asked
 		free := func(when string) {
 			t.Helper()
@@ -219,8 +219,8 @@ func TestTurnNeedsATerm(t *testing.T) {
 		other := errors.New("the capture answers")
 		call := <-p.calls
 		call.done <- other
-		if err := <-asked; !errors.Is(err, other) {
-			t.Errorf("whoever asked hears %v", err)
+		if made := <-asked; !errors.Is(made.err, other) {
+			t.Errorf("whoever asked hears %v", made.err)
 		}
 		cancel()
 		if err := g.Wait(); !errors.Is(err, context.Canceled) {

@@ -40,7 +40,7 @@ const (
 // A snapshotter makes, retains and trims below the snapshots of one pipeline.
 type snapshotter struct {
 	p        *Pipeline
-	requests chan chan error
+	requests chan chan made
 	wake     chan struct{} // has room for one: look at once whether a snapshot is due
 
 	mu       sync.Mutex
@@ -69,7 +69,7 @@ type snapshotter struct {
 
 func newSnapshotter(p *Pipeline) *snapshotter {
 	return &snapshotter{
-		p: p, requests: make(chan chan error), wake: make(chan struct{}, 1),
+		p: p, requests: make(chan chan made), wake: make(chan struct{}, 1),
 		acked: ackHistory{keep: p.o.ChangeLog.RetainFor}, readBack: reverifier{p: p}, needs: needs{most: p.o.Snapshot.MaxHeld},
 	}
 }
@@ -301,40 +301,44 @@ func (s *snapshotter) lookAtStream(ctx context.Context) {
 // Snapshot makes a snapshot now and returns when it is complete and what it makes
 // superfluous is gone, as far as it can go yet.
 func (p *Pipeline) Snapshot(ctx context.Context) (snapshot.Manifest, error) {
-	done := make(chan error, 1)
+	done := make(chan made, 1)
 	select {
 	case p.snapshots.requests <- done:
 	case <-ctx.Done():
 		return snapshot.Manifest{}, context.Cause(ctx)
 	}
 	select {
-	case err := <-done:
-		p.snapshots.mu.Lock()
-		defer p.snapshots.mu.Unlock()
-		return p.snapshots.newest, err
+	case made := <-done:
+		return made.snapshot, made.err
 	case <-ctx.Done():
 		return snapshot.Manifest{}, context.Cause(ctx)
 	}
 }
 
+// made is what came of making a snapshot.
+type made struct {
+	snapshot snapshot.Manifest
+	err      error
+}
+
 // make freezes the source and copies it into the store.
-func (s *snapshotter) make(ctx context.Context) error {
+func (s *snapshotter) make(ctx context.Context) (m snapshot.Manifest, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s.setCancel(cancel)
 	defer s.setCancel(nil)
 	frozen, err := s.freeze(ctx)
 	if err != nil {
-		return err
+		return m, err
 	}
 	defer func() { _ = frozen.Close() }() // a read transaction: nothing to lose
 	at, began := frozen.Boundary.Source, s.p.o.Clock()
-	m, err := snapshot.Make(ctx, s.p.o.Snapshots, frozen, snapshot.Manifest{
+	m, err = snapshot.Make(ctx, s.p.o.Snapshots, frozen, snapshot.Manifest{
 		Database: s.p.o.Name, Node: s.p.o.Node, Position: frozen.At, Term: frozen.Boundary.Term, Totals: snapshot.TotalsOf(frozen.Boundary), Source: &at,
 		Tables: frozen.tableSums(),
 	}, s.options())
 	if err != nil {
-		return errors.Join(err, context.Cause(ctx))
+		return m, errors.Join(err, context.Cause(ctx))
 	}
 	s.mu.Lock()
 	s.newest, s.have, s.percent = m, true, snapshot.Progress{}
@@ -342,7 +346,7 @@ func (s *snapshotter) make(ctx context.Context) error {
 	s.mu.Unlock()
 	s.p.changed.notify()
 	s.p.o.Logger.Info("snapshot made", "lsn", m.Position.LSN, "bytes", m.Size(), "stored_bytes", m.StoredSize(), "took", s.p.o.Clock().Sub(began))
-	return nil
+	return m, nil
 }
 
 // errNoTerm means that no capture was there to freeze the source, or that it had other

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -142,5 +143,32 @@ func TestCutOffPrimaryTrimsNothing(t *testing.T) {
 	}
 	if got, want := len(b.stream.records), len(other.stream.records); got != want {
 		t.Errorf("the other history's stream had %d records and has %d", want, got)
+	}
+}
+
+// A roomlessStream cannot be made: NATS has no room for its bounds.
+type roomlessStream struct {
+	*fakeStream
+	tries atomic.Int32
+}
+
+func (s *roomlessStream) Create(context.Context, cdc.LSN) error {
+	s.tries.Add(1)
+	s.wrote.notify()
+	return fakeCondition("full")
+}
+
+// TestStreamThatNATSHasNoRoomFor: no snapshot makes room for a stream that is not there.
+func TestStreamThatNATSHasNoRoomFor(t *testing.T) {
+	b := newBench(t, oneTable)
+	s := &roomlessStream{fakeStream: b.stream}
+	b.edit = func(o *Options) { o.Stream = s }
+	b.start()
+	noError(t, s.wrote.wait(b.ctx, func() bool { return s.tries.Load() >= 3 }))
+	if list, err := snapshot.List(b.ctx, b.store); err != nil || len(list) > 0 {
+		t.Errorf("%d snapshots, %v", len(list), err)
+	}
+	if got := b.p.Status(); got.State != StateOffline || got.Error != fakeCondition("full").Error() {
+		t.Errorf("%s: %s", got.State, got.Error)
 	}
 }
