@@ -3,9 +3,13 @@ package primary
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/durable"
+	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/wal"
 )
 
 // TestEmptiedStreamOfAnotherPrimary: a transaction that is larger than the stream leaves
@@ -114,6 +118,122 @@ func TestStreamBelowTheChangeLog(t *testing.T) {
 		s := &shipper{stream: b.stream, log: trimmed, logger: testLogger(), recovery: &recovery{stream: b.stream, snapshots: b.store, terms: noted}}
 		if _, err := s.reconcile(b.ctx); errors.Is(err, ErrFenced) != c.fenced || err != nil && !c.fenced {
 			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// reconciler is the shipper of b's change log, which is open.
+func (b *bench) reconciler(log *wal.Log) *shipper {
+	b.t.Helper()
+	noted, err := openTerms(b.dir, "test", testLogger())
+	noError(b.t, err)
+	return &shipper{stream: b.stream, log: log, logger: testLogger(), recovery: &recovery{stream: b.stream, snapshots: b.store, terms: noted}}
+}
+
+// TestUnreadableLastRecord: a last record that NATS counts and cannot read proves nothing, and
+// is asked for again. Of one that somebody has removed the one before tells.
+func TestUnreadableLastRecord(t *testing.T) {
+	for _, trimmed := range []bool{false, true} { // the change log begins above the stream's end
+		for _, foreign := range []bool{false, true} {
+			for _, removed := range []bool{false, true} {
+				b := newBench(t, oneTable)
+				b.start()
+				b.write(3)
+				b.end()
+				log, last := openLog(t, b), b.stream.last
+				if foreign {
+					b.stream.last -= 2
+					tail := log.Tail()
+					tail.Next = last - 1
+					e := cdc.NewEncoder(tail, tail.Position.Epoch, cdc.ID{9}, func(rec []byte, h cdc.Head, _ *cdc.Boundary) error { return b.stream.add(rec, h.LSN) })
+					noError(t, errors.Join(e.Epoch(cdc.Boundary{}), e.Epoch(cdc.Boundary{})))
+				}
+				if trimmed {
+					log = trimmedLog(t, log)
+				}
+				if removed {
+					delete(b.stream.records, last)
+				} else {
+					b.stream.unread = last
+				}
+				s := b.reconciler(log)
+				if !removed {
+					if after, err := s.reconcile(b.ctx); err == nil || errors.Is(err, ErrFenced) || b.stream.last != last {
+						t.Errorf("trimmed %t, foreign %t: after %d, %v; the stream ends at %d and ended at %d", trimmed, foreign, after, err, b.stream.last, last)
+					}
+					b.stream.unread = 0
+				}
+				if after, err := s.reconcile(b.ctx); errors.Is(err, ErrFenced) != foreign || !foreign && (err != nil || after < last) {
+					t.Errorf("trimmed %t, foreign %t, removed %t: after %d, %v", trimmed, foreign, removed, after, err)
+				}
+			}
+		}
+	}
+}
+
+// A hookedFS calls hook once, before it opens a file.
+type hookedFS struct {
+	durable.OS
+	hook func()
+}
+
+func (f *hookedFS) Open(name string, flag int) (durable.File, error) {
+	if hook := f.hook; hook != nil {
+		f.hook = nil
+		hook()
+	}
+	return f.OS.Open(name, flag)
+}
+
+// TestTrimmedWhileCompared: the change log may be trimmed beyond the end of a stream of ours
+// without a record while the snapshot there is compared with it.
+func TestTrimmedWhileCompared(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.start()
+	b.write(3)
+	at := b.snapshot()
+	b.end()
+	disk := &hookedFS{}
+	log, err := wal.Open(filepath.Join(b.dir, "log"), wal.Options{SegmentBytes: 1, FS: disk})
+	noError(t, err)
+	t.Cleanup(func() { _ = log.Close() })
+	term, tail := cdc.ID{7}, log.Tail()
+	s := b.reconciler(log)
+	noError(t, s.recovery.terms.begin(term, tail.Position.Epoch+1))
+	e := cdc.NewEncoder(tail, tail.Position.Epoch+1, term, log.Append)
+	for range 3 {
+		noError(t, errors.Join(e.Epoch(cdc.Boundary{Source: tail.Boundary.Source}), log.Sync()))
+	}
+	noError(t, b.stream.PurgeThrough(b.ctx, b.stream.last, at))
+	disk.hook = func() { noError(t, log.Trim(log.Durable())) }
+	for try := range 2 {
+		if after, err := s.reconcile(b.ctx); err != nil || after < at {
+			t.Errorf("try %d: after %d, %v; the stream was emptied at %d", try, after, err, at)
+		}
+	}
+	if log.First() <= at {
+		t.Errorf("the change log begins at %d: nothing is tested", log.First())
+	}
+}
+
+// TestEmptiedStreamAtANewerSnapshot: whose a snapshot is that a later version has made cannot
+// be told. One that is damaged tells nothing, as if it were not there.
+func TestEmptiedStreamAtANewerSnapshot(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.start()
+	b.write(3)
+	m, err := b.p.Snapshot(b.ctx)
+	noError(t, err)
+	b.end()
+	s, at := b.reconciler(openLog(t, b)), b.stream.last
+	noError(t, b.stream.PurgeThrough(b.ctx, at, at))
+	for _, c := range []struct {
+		manifest string
+		want     error
+	}{{`{"format":99}`, snapshot.ErrVersion}, {"torn", nil}} {
+		noError(t, b.store.Put(b.ctx, m.ID+"/manifest.json", []byte(c.manifest)))
+		if _, err := s.reconcile(b.ctx); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.manifest, err, c.want)
 		}
 	}
 }

@@ -26,9 +26,10 @@ type fakeStream struct {
 	first   cdc.LSN
 	last    cdc.LSN
 	records map[cdc.LSN][]byte
-	limit   int   // bytes; 0: none
-	down    error // what every call answers
-	mute    error // what State answers
+	limit   int     // bytes; 0: none
+	down    error   // what every call answers
+	mute    error   // what State answers
+	unread  cdc.LSN // counted, and not found
 	wrote   broadcast
 	began   time.Time // when the first record was stored
 }
@@ -62,7 +63,7 @@ func (s *fakeStream) Create(_ context.Context, first cdc.LSN) error {
 func (s *fakeStream) Get(_ context.Context, lsn cdc.LSN) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r, ok := s.records[lsn]; ok {
+	if r, ok := s.records[lsn]; ok && lsn != s.unread {
 		return r, s.down
 	}
 	return nil, fmt.Errorf("record %d: %w", lsn, fs.ErrNotExist)

@@ -63,7 +63,7 @@ func (r *recovery) find(ctx context.Context, log *wal.Log, state StreamState) (*
 			return nil, nil
 		}
 	}
-	ours, err := r.ours(ctx, log.Tail(), from, state.Last)
+	ours, err := r.ours(ctx, log.Tail(), state, from)
 	if err != nil || !ours {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (r *recovery) agree(ctx context.Context, log *wal.Log, state StreamState) (
 		ours, err := log.Record(lsn)
 		if err == nil {
 			var theirs []byte
-			if theirs, err = r.stream.Get(ctx, lsn); err == nil {
+			if theirs, err = recordAt(ctx, r.stream, state, lsn); err == nil {
 				return bytes.Equal(ours, theirs)
 			}
 		}
@@ -106,14 +106,14 @@ func (r *recovery) agree(ctx context.Context, log *wal.Log, state StreamState) (
 	return low + cdc.LSN(n) - 1, nil
 }
 
-// ours reports whether every record from one LSN to another is of a term that
+// ours reports whether every record of the stream from an LSN on is of a term that
 // began here. Parts are of the term of the boundary before them: another primary
 // begins with an epoch record.
-func (r *recovery) ours(ctx context.Context, tail cdc.Tail, from, to cdc.LSN) (bool, error) {
+func (r *recovery) ours(ctx context.Context, tail cdc.Tail, state StreamState, from cdc.LSN) (bool, error) {
 	own := r.terms.has(tail.Boundary.Term)
 	var epoch cdc.Epoch // of the last boundary seen
-	for lsn := from; lsn <= to; lsn++ {
-		rec, err := r.record(ctx, lsn)
+	for lsn := from; lsn <= state.Last; lsn++ {
+		rec, err := r.record(ctx, state, lsn)
 		if err != nil || rec == nil {
 			return false, err
 		}
@@ -130,12 +130,9 @@ func (r *recovery) ours(ctx context.Context, tail cdc.Tail, from, to cdc.LSN) (b
 }
 
 // record reads one record of the stream; nil is one that nobody of us wrote.
-func (r *recovery) record(ctx context.Context, lsn cdc.LSN) (*cdc.Record, error) {
-	b, err := r.stream.Get(ctx, lsn)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+func (r *recovery) record(ctx context.Context, state StreamState, lsn cdc.LSN) (*cdc.Record, error) {
+	b, err := recordAt(ctx, r.stream, state, lsn)
+	if err != nil || b == nil {
 		return nil, err
 	}
 	rec, err := cdc.DecodeBoundary(b)
@@ -152,7 +149,7 @@ func (r *recovery) record(ctx context.Context, lsn cdc.LSN) (*cdc.Record, error)
 func (r *recovery) base(ctx context.Context, state StreamState) (cdc.Tail, error) {
 	var t cdc.Tail
 	for lsn := state.First; lsn <= state.Last; lsn++ {
-		rec, err := r.record(ctx, lsn)
+		rec, err := r.record(ctx, state, lsn)
 		if err != nil || rec == nil {
 			return cdc.Tail{}, err
 		}
@@ -280,35 +277,39 @@ func hashAt(at cdc.LSN, get func(cdc.LSN) ([]byte, error)) (cdc.Hash, error) {
 
 // strangers reports a snapshot of another history at an LSN where a stream without a
 // record ends: whoever emptied it has made one there, and nothing else is left to tell
-// whose it is.
+// whose it is. One of a later version of the format may be anybody's.
 func (r *recovery) strangers(ctx context.Context, log *wal.Log, at cdc.LSN) (bool, error) {
-	list, err := snapshot.List(ctx, r.snapshots)
-	if err != nil && list == nil {
+	list, err := snapshot.At(ctx, r.snapshots, at)
+	if list == nil || errors.Is(err, snapshot.ErrVersion) {
 		return false, err
 	}
 	for _, m := range list {
-		p := m.Position
-		if p.LSN != at {
-			continue
+		if strange, err := r.stranger(log, m); err != nil || strange {
+			return strange, err
 		}
-		if at < log.First() {
-			if strange, err := strangeBelow(log, r, p.Lineage, m.Term, p.Epoch); err != nil || strange {
-				return strange, err
-			}
-			continue
-		}
-		hash, err := hashAt(at, func(lsn cdc.LSN) ([]byte, error) {
+	}
+	return false, nil
+}
+
+// stranger reports whether a snapshot is of another history than log.
+func (r *recovery) stranger(log *wal.Log, m snapshot.Manifest) (bool, error) {
+	p := m.Position
+	if p.LSN >= log.First() {
+		hash, err := hashAt(p.LSN, func(lsn cdc.LSN) ([]byte, error) {
 			b, err := log.Record(lsn)
 			if errors.Is(err, wal.ErrTrimmed) {
 				err = fs.ErrNotExist
 			}
 			return b, err
 		})
-		if err != nil || hash != p.Hash {
-			return err == nil, err
+		if err != nil {
+			return false, err
+		}
+		if p.LSN >= log.First() { // it was not trimmed meanwhile, and the hash is whole
+			return hash != p.Hash, nil
 		}
 	}
-	return false, nil
+	return strangeBelow(log, r, p.Lineage, m.Term, p.Epoch)
 }
 
 // strangeBelow reports whether a boundary record below the change log, where no bytes are

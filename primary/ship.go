@@ -232,19 +232,25 @@ func (s *shipper) reconcile(ctx context.Context) (cdc.LSN, error) {
 	case state.Messages == 0:
 		return state.Last, s.emptied(ctx, state)
 	}
-	return state.Last, s.same(ctx, state)
+	return state.Last, s.same(ctx, state, first)
 }
 
-// same checks that the stream's last record is ours.
-func (s *shipper) same(ctx context.Context, state StreamState) error {
-	theirs, err := s.stream.Get(ctx, state.Last)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // trimmed meanwhile, which only we do
-	}
+// same checks that the stream's last record is ours. Where somebody has removed it, the last
+// one that is left must be, and a snapshot where the stream ends.
+func (s *shipper) same(ctx context.Context, state StreamState, first cdc.LSN) error {
+	lsn, theirs, err := lastLeft(ctx, s.stream, state, state.Last)
 	if err != nil {
 		return err
 	}
-	ours, err := s.log.Record(state.Last)
+	if lsn < state.Last {
+		if err := s.emptied(ctx, state); err != nil {
+			return err
+		}
+	}
+	if lsn < first {
+		return s.below(ctx, state)
+	}
+	ours, err := s.log.Record(lsn)
 	if err != nil {
 		return err
 	}
@@ -252,6 +258,32 @@ func (s *shipper) same(ctx context.Context, state StreamState) error {
 		return s.foreign(ctx, state, "its last record differs from the one in the change log here")
 	}
 	return nil
+}
+
+// recordAt reads one record of a stream; nil where state tells that records are missing.
+//
+// One that NATS counts and does not find is not missing. It was removed since state was asked
+// for, which the next state tells, or a disk is in trouble: whose it is, is not known.
+func recordAt(ctx context.Context, stream Stream, state StreamState, lsn cdc.LSN) ([]byte, error) {
+	b, err := stream.Get(ctx, lsn)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return b, err
+	}
+	if lsn < state.First || lsn > state.Last || state.Messages < uint64(state.Last-state.First+1) {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("record %d of the stream cannot be read, although NATS counts it, so whose the stream is cannot be told; it is asked again, "+
+		"and if that does not end and there is no other primary, empty the stream with `nats stream purge%s`: %w", lsn, named(stream), err)
+}
+
+// lastLeft is the last record at or below from, with its number; 0 if there is none.
+func lastLeft(ctx context.Context, stream Stream, state StreamState, from cdc.LSN) (cdc.LSN, []byte, error) {
+	for lsn := from; lsn >= max(state.First, 1); lsn-- {
+		if b, err := recordAt(ctx, stream, state, lsn); err != nil || b != nil {
+			return lsn, b, err
+		}
+	}
+	return 0, nil, nil
 }
 
 // emptied checks that a stream without a record was emptied by us, or by an operator,
@@ -271,25 +303,12 @@ func (s *shipper) emptied(ctx context.Context, state StreamState) error {
 // between is gone, so the stream goes on with the first record that is left,
 // and replicas take up a snapshot. Nothing can be compared byte by byte.
 func (s *shipper) forward(ctx context.Context, state StreamState, first cdc.LSN) (cdc.LSN, error) {
+	compare := s.below
 	if state.Messages == 0 {
-		if err := s.emptied(ctx, state); err != nil {
-			return 0, err
-		}
-	} else {
-		theirs, err := s.lastBoundary(ctx, state)
-		if err != nil {
-			return 0, err
-		}
-		strange := theirs == nil
-		if !strange {
-			strange, err = strangeBelow(s.log, s.recovery, theirs.Boundary.Lineage, theirs.Boundary.Term, theirs.Epoch)
-			if err != nil {
-				return 0, err
-			}
-		}
-		if strange {
-			return 0, s.foreign(ctx, state, "its records are not of the history in the change log here")
-		}
+		compare = s.emptied
+	}
+	if err := compare(ctx, state); err != nil {
+		return 0, err
 	}
 	if state.Last+1 == first {
 		return state.Last, nil
@@ -299,15 +318,32 @@ func (s *shipper) forward(ctx context.Context, state StreamState, first cdc.LSN)
 	return first - 1, s.stream.PurgeThrough(ctx, state.Last, first-1)
 }
 
+// below checks that the last boundary record in the stream, which is below the change log,
+// is ours.
+func (s *shipper) below(ctx context.Context, state StreamState) error {
+	theirs, err := s.lastBoundary(ctx, state)
+	if err != nil {
+		return err
+	}
+	strange := theirs == nil
+	if !strange {
+		strange, err = strangeBelow(s.log, s.recovery, theirs.Boundary.Lineage, theirs.Boundary.Term, theirs.Epoch)
+		if err != nil {
+			return err
+		}
+	}
+	if strange {
+		return s.foreign(ctx, state, "its records are not of the history in the change log here")
+	}
+	return nil
+}
+
 // lastBoundary is the last boundary record in the stream; nil if there is none
 // above what is no record at all.
 func (s *shipper) lastBoundary(ctx context.Context, state StreamState) (*cdc.Record, error) {
-	for lsn := state.Last; lsn >= max(state.First, 1); lsn-- {
-		b, err := s.stream.Get(ctx, lsn)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
+	for from := state.Last; ; {
+		lsn, b, err := lastLeft(ctx, s.stream, state, from)
+		if err != nil || lsn == 0 {
 			return nil, err
 		}
 		rec, err := cdc.DecodeBoundary(b)
@@ -317,8 +353,8 @@ func (s *shipper) lastBoundary(ctx context.Context, state StreamState) (*cdc.Rec
 		if rec.Boundary != nil {
 			return &rec, nil
 		}
+		from = lsn - 1
 	}
-	return nil, nil
 }
 
 // foreign is the error for a stream that does not end as the change log has it:

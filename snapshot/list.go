@@ -26,6 +26,19 @@ func List(ctx context.Context, store Store) ([]Manifest, error) {
 	return load(ctx, store, names)
 }
 
+// At is List of the snapshots at one LSN.
+func At(ctx context.Context, store Store, lsn cdc.LSN) ([]Manifest, error) {
+	names, err := store.List(ctx, "")
+	if err != nil {
+		return nil, fmt.Errorf("snapshot: list: %w", err)
+	}
+	return load(ctx, store, slices.DeleteFunc(names, func(name string) bool {
+		id, _ := idOf(name)
+		at, _, err := parseID(id)
+		return err != nil || at != lsn
+	}))
+}
+
 // load is List with the names at hand.
 func load(ctx context.Context, store Store, names []string) ([]Manifest, error) {
 	list := []Manifest{}
