@@ -103,6 +103,7 @@ func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", errLog, err)
 		}
+		s.p.status.needing(s.status(&SnapshotStatus{}))
 		s.considerReadingBack(ctx, &readers, log)
 		if due || len(q.asked) > 0 {
 			q.join()

@@ -103,7 +103,9 @@ type statusBoard struct {
 	started bool
 	errs    [troubles]error
 	state   string
-	since   time.Time
+	why     error     // of state; nil: nothing is wrong
+	needs   bool      // a snapshot
+	since   time.Time // when state began
 
 	position cdc.Position
 	totals   snapshot.Totals
@@ -127,6 +129,25 @@ func (b *statusBoard) trouble(t trouble, err error) {
 	if t == troubleCapture && err == nil {
 		b.started = true
 	}
+	b.judge()
+}
+
+// judge derives the state from what is known. It runs when that changes, whether anybody
+// looks or not, so that a state begins when it begins. The caller holds the lock.
+func (b *statusBoard) judge() {
+	state, why := b.word(b.needs)
+	if state != b.state {
+		b.state, b.since = state, b.clock()
+	}
+	b.why = why
+}
+
+// needing notes whether a snapshot is needed.
+func (b *statusBoard) needing(snapshot bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.needs = snapshot
+	b.judge()
 }
 
 func (b *statusBoard) durable(log *wal.Log) {
@@ -135,6 +156,7 @@ func (b *statusBoard) durable(log *wal.Log) {
 	defer b.mu.Unlock()
 	b.started = false
 	b.log, b.position, b.totals = log, tail.Position, snapshot.TotalsOf(tail.Boundary)
+	b.judge()
 }
 
 // captured notes how far c has come and reports whether that is news.
@@ -227,17 +249,13 @@ func (b *statusBoard) reach(l LSNs) Reach {
 // Status is a copy of the present state.
 func (p *Pipeline) Status() Status {
 	s := Status{Name: p.o.Name, Path: p.o.Path, LSN: p.shippedLSN(), Audits: p.audits.reading()}
-	need := p.snapshots.status(&s.Snapshot)
+	p.status.needing(p.snapshots.status(&s.Snapshot))
 	s.Reports = p.reports.state()
 	b := &p.status
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	state, err := b.word(need)
-	if state != b.state {
-		b.state, b.since = state, b.clock()
-	}
-	if err != nil {
-		s.Error = err.Error()
+	if b.why != nil {
+		s.Error = b.why.Error()
 	}
 	s.State, s.Since = b.state, b.since
 	r := b.reach(s.LSN)

@@ -29,15 +29,32 @@ func usagef(format string, args ...any) error {
 }
 
 func exitCode(err error) int {
-	var exit *exitError
 	var ran *ranError
+	worst := worstCode(err)
 	switch {
 	case err == nil:
 		return codeOK
-	case errors.As(err, &exit):
-		return exit.code
+	case worst != codeOK:
+		return worst
 	case errors.Is(err, config.ErrInvalid), !errors.As(err, &ran):
 		return codeUsage
 	}
 	return codeFailure
+}
+
+// worstCode is the greatest code in err, of several databases say; codeOK if it has none.
+func worstCode(err error) int {
+	if exit, ok := err.(*exitError); ok {
+		return exit.code
+	}
+	worst := codeOK
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		worst = worstCode(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, each := range e.Unwrap() {
+			worst = max(worst, worstCode(each))
+		}
+	}
+	return worst
 }

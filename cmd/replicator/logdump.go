@@ -79,8 +79,10 @@ func (o *dumpOptions) run(ctx context.Context, e *environment) (err error) {
 			case <-ctx.Done():
 				return nil
 			}
-		case ctx.Err() != nil:
+		case ctx.Err() != nil && o.follow:
 			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("stopped at LSN %d: %w", d.last, context.Cause(ctx))
 		case errors.Is(err, io.EOF):
 			return d.finish(e.stderr)
 		case err != nil:
@@ -280,11 +282,11 @@ func (d *dumper) print(r dumpedRecord) error {
 		fmt.Fprintf(&b, "  %s  transactions %s", r.CapturedAt.UTC().Format("2006-01-02T15:04:05.000Z"), number(*r.Transactions))
 	}
 	if r.Note != "" {
-		fmt.Fprintf(&b, "  (%s)", r.Note)
+		fmt.Fprintf(&b, "  (%s)", legibleLine(r.Note))
 	}
 	b.WriteByte('\n')
 	for _, c := range r.Changes {
-		fmt.Fprintf(&b, "    %s\n", c.line())
+		fmt.Fprintf(&b, "    %s\n", legibleLine(c.line()))
 	}
 	_, err := io.WriteString(d.out, b.String())
 	return err

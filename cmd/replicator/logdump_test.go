@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/wal"
 )
 
 // history encodes transactions, the second one in several records.
@@ -93,5 +96,27 @@ func TestDump(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestDumpThatIsStopped: half of a change log that looks whole would mislead a script. To
+// follow it ends only by being stopped.
+func TestDumpThatIsStopped(t *testing.T) {
+	dir := t.TempDir()
+	log, err := wal.Open(dir, wal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := cdc.NewEncoder(log.Tail(), 1, cdc.ID{1}, log.Append)
+	if err := errors.Join(e.Epoch(cdc.Boundary{}), log.Sync(), log.Close()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for follow, want := range map[bool]error{false: context.Canceled, true: nil} {
+		var out strings.Builder
+		if err := (&dumpOptions{dir: dir, follow: follow}).run(ctx, &environment{stdout: &out}); !errors.Is(err, want) {
+			t.Errorf("follow %t: %v, want %v", follow, err, want)
+		}
 	}
 }

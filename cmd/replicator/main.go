@@ -68,13 +68,18 @@ func main() {
 
 // execute runs one command line and returns the exit code.
 func execute(ctx context.Context, e *environment, args []string) int {
+	out := &checkedWriter{w: e.stdout}
+	e.stdout = out
 	root := newRoot(e)
 	root.SetArgs(args)
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
 	err := root.ExecuteContext(ctx)
+	if out.err != nil && err == nil {
+		err = &ranError{fmt.Errorf("the output is not complete: %w", out.err)}
+	}
 	if err != nil {
-		fmt.Fprintf(e.stderr, "replicator: %v\n", err)
+		fmt.Fprintf(e.stderr, "replicator: %s\n", legible(err.Error()))
 	}
 	return exitCode(err)
 }

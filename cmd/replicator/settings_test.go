@@ -133,7 +133,7 @@ var replicaWires = append([]wire{
 	{"apply.checkpoint_size=9MiB", int64(9 << 20), func(w wired) any { return w.replica.Apply.CheckpointBytes }},
 	{"apply.hold_write_lock=false", false, func(w wired) any { return w.replica.Apply.HoldWriteLock }},
 	{"apply.on_divergence=stop", replica.Stop, func(w wired) any { return w.replica.Apply.OnDivergence }},
-	{"report_interval=3s", 3 * time.Second, func(w wired) any { return w.replica.ReportInterval }},
+	{"report_interval=2s", 2 * time.Second, func(w wired) any { return w.replica.ReportInterval }},
 }, commonWires...)
 
 // TestSettingsArrive: each key that `config defaults` prints reaches the option of

@@ -48,7 +48,7 @@ func (o *statusOptions) run(ctx context.Context, e *environment) error {
 			fmt.Fprint(e.stdout, "\x1b[H\x1b[2J") // top left, and clear
 		}
 		if err := o.once(ctx, e, c); err != nil && ctx.Err() == nil {
-			fmt.Fprintln(e.stdout, err) // the node may come back
+			fmt.Fprintln(e.stdout, legible(err.Error())) // the node may come back
 		}
 		select {
 		case <-ctx.Done():
@@ -74,11 +74,11 @@ func (o *statusOptions) once(ctx context.Context, e *environment, c *client) err
 
 // printStatus writes a node for people. Times are relative to the node's clock.
 func printStatus(w io.Writer, s web.Status, p paint) {
-	fmt.Fprintf(w, "%s  %s  %s\n\n", p.text(bold, s.Node), s.Role, s.Version)
+	fmt.Fprintf(w, "%s  %s  %s\n\n", p.text(bold, legibleLine(s.Node)), legibleLine(s.Role), legibleLine(s.Version))
 	databases := table{}
 	databases.add("DATABASE", "STATE", "FOR", "LSN", "EPOCH", "LAG", "SIZE", "SQLITE WAL", "CHANGE LOG", "SNAPSHOT")
 	for _, d := range s.Databases {
-		databases.add(p.text(bold, d.Name), p.state(d.State), span(s.Time.Sub(d.Since)), lsnText(d.LSN), d.Epoch.String(),
+		databases.add(p.text(bold, legibleLine(d.Name)), p.state(legibleLine(d.State)), span(s.Time.Sub(d.Since)), lsnText(d.LSN), d.Epoch.String(),
 			lagText(d.Lag, s.Time), size(d.Sizes.Database), size(d.Sizes.SQLiteWAL), orDash(d.Sizes.ChangeLog), orDash(d.Sizes.Snapshot))
 	}
 	databases.print(w)
@@ -89,13 +89,13 @@ func printStatus(w io.Writer, s web.Status, p paint) {
 func printNotes(w io.Writer, s web.Status, p paint) {
 	for _, d := range s.Databases {
 		if d.Progress != nil {
-			fmt.Fprintf(w, "\n%s: %s", d.Name, progressText(*d.Progress))
+			fmt.Fprintf(w, "\n%s: %s", legibleLine(d.Name), legible(progressText(*d.Progress)))
 		}
 		if d.Error != "" {
-			fmt.Fprintf(w, "\n%s: %s", d.Name, p.text(red, d.Error))
+			fmt.Fprintf(w, "\n%s: %s", legibleLine(d.Name), p.text(red, legible(d.Error)))
 		}
 		for _, warning := range d.Warnings {
-			fmt.Fprintf(w, "\n%s: %s", d.Name, p.text(yellow, warning))
+			fmt.Fprintf(w, "\n%s: %s", legibleLine(d.Name), p.text(yellow, legible(warning)))
 		}
 		if d.Progress != nil || d.Error != "" || len(d.Warnings) > 0 {
 			fmt.Fprintln(w)
@@ -108,11 +108,11 @@ func printReplicas(w io.Writer, s web.Status, p paint) {
 	replicas.add("REPLICA", "DATABASE", "STATE", "LSN", "LAG", "HEARD")
 	for _, d := range s.Databases {
 		for _, r := range d.Replicas {
-			state := p.state(r.State)
+			state := p.state(legibleLine(r.State))
 			if !r.Alive {
-				state = p.text(red, "silent") + " (" + r.State + ")"
+				state = p.text(red, "silent") + " (" + legibleLine(r.State) + ")"
 			}
-			replicas.add(r.Node, d.Name, state, number(uint64(r.Applied)), lagText(r.Lag, s.Time), span(s.Time.Sub(r.ReportedAt))+" ago")
+			replicas.add(legibleLine(r.Node), legibleLine(d.Name), state, number(uint64(r.Applied)), lagText(r.Lag, s.Time), span(s.Time.Sub(r.ReportedAt))+" ago")
 		}
 	}
 	if len(replicas.rows) > 1 {

@@ -39,6 +39,9 @@ func newSync(e *environment) *cobra.Command {
 }
 
 func (o *syncOptions) run(ctx context.Context, e *environment) error {
+	if o.replicas < 0 {
+		return usagef("--replicas is %d, want at least 0", o.replicas)
+	}
 	c, err := o.target.client(e)
 	if err != nil {
 		return err

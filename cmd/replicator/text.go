@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/term"
 
@@ -65,6 +66,23 @@ func span(d time.Duration) string {
 }
 
 func seconds(s float64) string { return span(time.Duration(s * float64(time.Second))) }
+
+// legible writes out what a terminal would obey instead of show, in text that others have
+// chosen: names of tables and nodes, and errors that hold them. Lines stay lines.
+func legible(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// legibleLine is legible, on one line.
+func legibleLine(s string) string { return strings.ReplaceAll(legible(s), "\n", `\u000a`) }
 
 // lagText says how far something is behind.
 func lagText(l web.Lag, now time.Time) string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/config"
+	"github.com/sqlite-replicator/replicator/stream"
 	"github.com/sqlite-replicator/replicator/web"
 )
 
@@ -101,6 +102,7 @@ func TestExitCodes(t *testing.T) {
 		{&ranError{usagef("--db")}, codeUsage},
 		{&ranError{errors.Join(&exitError{codeDiverged, errors.New("t")})}, codeDiverged},
 		{&ranError{&exitError{codeLate, errors.New("t")}}, codeLate},
+		{&ranError{errors.Join(fmt.Errorf("a: %w", &exitError{codeLate, errors.New("t")}), fmt.Errorf("b: %w", &exitError{codeDiverged, errors.New("t")}))}, codeDiverged},
 	} {
 		if got := exitCode(tt.err); got != tt.want {
 			t.Errorf("%v: exit code %d, want %d", tt.err, got, tt.want)
@@ -137,5 +139,29 @@ func TestGoalCovers(t *testing.T) {
 		if got := tt.to.covers(tt.lsn, tt.at); got != tt.want {
 			t.Errorf("%v covers %d at %v: %t", tt.to, tt.lsn, tt.at, got)
 		}
+	}
+}
+
+// TestForeignTextIsShownNotObeyed: a report is by whoever may publish, and a table has
+// any name. What a terminal would obey is written out, and a line stays one line.
+func TestForeignTextIsShownNotObeyed(t *testing.T) {
+	f := newFleet(time.Now)
+	f.add(stream.Report{Node: "\x1b[2J\x1b]0;owned\a", State: "x\x1b[1A\nrow", Error: "\x1b[8m"})
+	status := web.Status{Node: "p\u009b", Databases: []web.Database{{Name: "app", State: "failed", Error: "table \x1b[2J\u202e: damaged", Replicas: f.describe(time.Now())}}}
+	var out strings.Builder
+	printStatus(&out, status, paint{})
+	lines := strings.Count(out.String(), "\n")
+	different := web.Verification{Differences: []string{"table \x1b]0;owned\a\nx differs"}, Differing: []web.TableRows{{Table: "\x1b", Count: 1, First: []web.DifferingRow{{Rowid: 1}}}}}
+	if err := (&verifyOptions{}).print(&environment{stdout: &out}, different); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&dumper{o: &dumpOptions{}, out: &out}).print(dumpedRecord{Note: "\x1b", Changes: []dumpedChange{{Op: "insert", Table: "a\nb\x7f"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(out.String(), "\x1b\a\x7f\u009b\u202e") || strings.Count(out.String(), "\n") != lines+3+2 {
+		t.Errorf("%q", out.String())
+	}
+	if !strings.Contains(out.String(), `\u001b[2J`) {
+		t.Errorf("it cannot be seen what the name is: %q", out.String())
 	}
 }

@@ -45,6 +45,9 @@ The primary's SQLite WAL cannot start over while it is read. When it passes half
 }
 
 func (o *verifyOptions) run(ctx context.Context, e *environment) error {
+	if o.timeout < 0 {
+		return usagef("--timeout is %s, want at least 0", o.timeout)
+	}
 	c, err := o.target.client(e)
 	if err != nil {
 		return err
@@ -116,20 +119,21 @@ func (o *verifyOptions) print(e *environment, v web.Verification) error {
 		word = "DIFFERENT"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s on %s: %s at LSN %d: %s, %s, %.1f s\n", v.Database, v.Node, word, v.LSN,
+	fmt.Fprintf(&b, "%s on %s: %s at LSN %d: %s, %s, %.1f s\n", legibleLine(v.Database), legibleLine(v.Node), word, v.LSN,
 		count(v.Tables, "table"), count(int(v.Rows), "row"), v.Seconds)
 	for _, d := range v.Differences {
-		fmt.Fprintf(&b, "  %s\n", d)
+		fmt.Fprintf(&b, "  %s\n", legibleLine(d))
 	}
 	for _, t := range v.Differing {
+		name := legibleLine(t.Table)
 		for _, r := range t.First {
-			fmt.Fprintf(&b, "  table %s: rowid %d %s\n", t.Table, r.Rowid, faultText(r.Fault))
+			fmt.Fprintf(&b, "  table %s: rowid %d %s\n", name, r.Rowid, faultText(r.Fault))
 		}
 		switch more := t.Count - len(t.First); {
 		case t.More:
-			fmt.Fprintf(&b, "  table %s: and more than %s\n", t.Table, count(more, "other row"))
+			fmt.Fprintf(&b, "  table %s: and more than %s\n", name, count(more, "other row"))
 		case more > 0:
-			fmt.Fprintf(&b, "  table %s: and %s\n", t.Table, count(more, "other row"))
+			fmt.Fprintf(&b, "  table %s: and %s\n", name, count(more, "other row"))
 		}
 	}
 	_, err := io.WriteString(e.stdout, b.String())
@@ -143,7 +147,7 @@ func faultText(fault string) string {
 	case replica.RowExtra:
 		return "is not on the primary"
 	}
-	return fault
+	return legibleLine(fault)
 }
 
 // databases are the names of the node's databases.

@@ -23,7 +23,13 @@ type waitOptions struct {
 
 func newWait(e *environment) *cobra.Command {
 	var o waitOptions
-	cmd := command(e, "wait [--db NAME --lsn N]", "Wait until a node has applied an LSN or, without one, is ready", o.run)
+	cmd := command(e, "wait [--db NAME --lsn N]", "Wait until a node has applied an LSN or, without one, is ready", nil)
+	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) error {
+		if cmd.Flags().Changed("lsn") && o.lsn == 0 {
+			return usagef("--lsn is 0, want an LSN, which begin with 1; to wait until the node is ready leave it out")
+		}
+		return o.run(cmd.Context(), e)
+	})
 	cmd.Long = "wait returns once the node has applied the LSN that `replicator sync` printed. Without --lsn it returns once\n" +
 		"every database of the node is streaming and, with --max-lag, within that bound. A node that was just started is\n" +
 		"waited for."

@@ -13,6 +13,9 @@ type database struct{ name, path string }
 // sidecars are the files that SQLite keeps beside a database.
 var sidecars = []string{"-wal", "-shm", "-journal"}
 
+// ownNames are those of data_dir that no database may have: each has a folder there.
+var ownNames = []string{"lock", "nats", "snapshots"}
+
 // checkDatabases compares the databases with one another and with the folders
 // that the node writes itself, its data directory first. Paths are compared by
 // spelling; two names of one file are found by whoever opens it.
@@ -41,6 +44,10 @@ func (r *report) checkName(key, name string, taken map[string]string) {
 		return
 	case !nameForm.MatchString(name):
 		r.bad(key, quote(name), wantName)
+		return
+	}
+	if slices.Contains(ownNames, strings.ToLower(name)) {
+		r.bad(key, quote(name), "another name: data_dir has a file or folder of that name already")
 		return
 	}
 	folded := strings.ToLower(name) // a folder is named after it, and some file systems ignore case

@@ -56,13 +56,17 @@ func (r Replica) check(report *report) {
 	r.NATS.TLS.check(report)
 	r.Apply.check(report)
 	r.Snapshot.check(report)
-	within(report, "report_interval", r.ReportInterval, 100*time.Millisecond, time.Minute)
+	within(report, "report_interval", r.ReportInterval, 100*time.Millisecond, mostReportInterval)
 	databases := make([]database, len(r.Databases))
 	for i, d := range r.Databases {
 		databases[i] = database{d.Name, d.Path}
 	}
 	report.checkDatabases(databases, r.dataDir(), r.Snapshot.Dir)
 }
+
+// mostReportInterval leaves a report in time where a quiet replica leaves out every second
+// one: after five seconds of silence the primary holds it for gone.
+const mostReportInterval = 2 * time.Second
 
 // checkLimits looks at the sizes that bound the primary's disk.
 func (p Primary) checkLimits(r *report) {
