@@ -187,11 +187,16 @@ func (f *follower) align() (limit uint32, err error) {
 	return 0, fmt.Errorf("%s: the header of the SQLite WAL and the wal-index do not agree", f.src.path)
 }
 
-// generation begins with the first frame of a new generation. The pin has seen
-// to it that everything of the one before was decoded and checkpointed.
+// generation begins with the first frame of a new generation. The pin has seen to it that
+// everything of the one before was decoded and checkpointed: it stood at lock 0, and the
+// view was settled. Where that is not so the pin was lost, as when other code in this
+// process opens and closes the -shm file.
 func (f *follower) generation(h sqlitefile.WALHeader) error {
 	if h.PageSize != f.view.pageSize {
 		return fmt.Errorf("%w: page size %d, was %d", errHeaderChanged, h.PageSize, f.view.pageSize)
+	}
+	if f.view.frames.count > 0 { // nobody has seen them in the database file
+		return fmt.Errorf("%w: the SQLite WAL was started over under the pin", errLost)
 	}
 	if err := f.reader.Start(); err != nil {
 		return fmt.Errorf("start of a generation: %w", err)
@@ -384,15 +389,20 @@ func (f *follower) turnoverLocked() (err error) {
 		return fmt.Errorf("%w: the pin cannot be opened again: %w", errLost, err)
 	}
 	f.pinFrame = f.position().Frame
+	// Also where we gave up: another checkpoint may have ended since, and then the pin
+	// stands at lock 0.
+	if err := f.settle(); err != nil {
+		return err
+	}
 	if !complete {
 		f.stats.Unfinished++
-		if f.stuck == nil && f.heldSince.IsZero() {
+		if !f.settled && f.stuck == nil && f.heldSince.IsZero() {
 			f.heldSince = began
 		}
 		return nil
 	}
 	f.stats.Turnovers++
-	return f.settle()
+	return nil
 }
 
 // lockedFrames is how many frames may be left to decode under the write lock.
