@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/zeebo/xxh3"
@@ -34,14 +35,15 @@ type keyedRows struct {
 	keyBuf  []byte
 
 	// Bounds of a comparison, in rows without an equal.
-	maxPending int // past it the rows are split by their hashes
-	maxPairs   int // past it, updates are reported as delete and insert
+	maxPending int    // past it the rows are split by their hashes
+	parts      uint64 // into how many, as the pass that found so estimates
+	maxPairs   int    // past it, updates are reported as delete and insert
 }
 
 const (
 	maxPending = 1 << 19 // takes about 32 MiB
 	maxPairs   = 1 << 16
-	splitBits  = 3
+	sampled    = 64      // one of so many hashes tells how many rows are pending past maxPending
 	keepPlaces = 1 << 12 // rows whose memory is kept for the next comparison
 )
 
@@ -53,25 +55,31 @@ func (k *keyedRows) release() {
 
 // match compares the pages of a WITHOUT ROWID table.
 func (r *rowDiffer) match(oldPages, newPages []uint32) error {
-	return r.matchPart(oldPages, newPages, 0, 0)
+	return r.matchPart(oldPages, newPages, part{0, 1})
 }
+
+// A part is the rows whose hash leaves index when divided by of.
+type part struct{ index, of uint64 }
+
+func (p part) has(h xxh3.Uint128) bool { return h.Hi%p.of == p.index }
 
 // errTooMany: more rows are pending than a pass may hold.
 var errTooMany = errors.New("too many rows pending")
 
-// matchPart compares the rows whose hash starts with the given bits. Only the
-// pass over all rows takes note of overflow chains.
-func (r *rowDiffer) matchPart(oldPages, newPages []uint32, prefix uint64, bits uint) error {
+// matchPart compares the rows of a part. Only the pass over all rows takes note of
+// overflow chains. Each part takes a pass over all pages, so there are as many as are
+// needed and not more.
+func (r *rowDiffer) matchPart(oldPages, newPages []uint32, p part) error {
 	k := &r.keyed
 	if k.pending == nil {
 		k.pending, k.keys = make(map[xxh3.Uint128]place), make(map[xxh3.Uint128]int)
 	}
 	clear(k.pending)
-	err := r.scan(oldPages, newPages, prefix, bits)
-	if errors.Is(err, errTooMany) && bits+splitBits <= 64 {
+	err := r.scan(oldPages, newPages, p)
+	if errors.Is(err, errTooMany) && p.of <= math.MaxUint64/k.parts {
 		k.pending = make(map[xxh3.Uint128]place)
-		for i := range uint64(1) << splitBits {
-			if err := r.matchPart(oldPages, newPages, prefix<<splitBits|i, bits+splitBits); err != nil {
+		for i, n := uint64(0), k.parts; i < n; i++ {
+			if err := r.matchPart(oldPages, newPages, part{p.index + i*p.of, n * p.of}); err != nil {
 				return err
 			}
 		}
@@ -84,7 +92,7 @@ func (r *rowDiffer) matchPart(oldPages, newPages []uint32, prefix uint64, bits u
 }
 
 // scan steps through both sides at once and leaves in pending what has no equal.
-func (r *rowDiffer) scan(oldPages, newPages []uint32, prefix uint64, bits uint) error {
+func (r *rowDiffer) scan(oldPages, newPages []uint32, p part) error {
 	a, b := &r.a, &r.b
 	if err := a.start(&r.old, oldPages, true); err != nil {
 		return err
@@ -97,26 +105,21 @@ func (r *rowDiffer) scan(oldPages, newPages []uint32, prefix uint64, bits uint) 
 			return err
 		}
 	}
-	full := false
-	in := func(h xxh3.Uint128) bool { return bits == 0 || h.Hi>>(64-bits) == prefix }
+	k, full, in := &r.keyed, false, p
 	for a.ok || b.ok {
 		if !a.ok || !b.ok || !r.sameCell(a, b) {
-			if bits == 0 {
+			if p.of == 1 {
 				if err := r.noteChains(a, b); err != nil {
 					return err
 				}
 			}
-			if !full {
-				if err := r.pend(a, &r.oldBuf, 1, in); err != nil {
+			if len(k.pending) <= 2*k.maxPending {
+				if err := errors.Join(r.pend(a, &r.oldBuf, 1, in), r.pend(b, &r.newBuf, -1, in)); err != nil {
 					return err
 				}
-				if err := r.pend(b, &r.newBuf, -1, in); err != nil {
-					return err
-				}
-				full = len(r.keyed.pending) > r.keyed.maxPending
 			}
-			if full && bits != 0 {
-				return errTooMany
+			if !full && len(k.pending) > k.maxPending {
+				full, in = true, part{p.index, p.of * sampled} // from here on a sample
 			}
 		}
 		for _, c := range [...]*cursor{a, b} {
@@ -129,9 +132,23 @@ func (r *rowDiffer) scan(oldPages, newPages []uint32, prefix uint64, bits uint) 
 		}
 	}
 	if full {
+		k.estimate(in)
 		return errTooMany
 	}
 	return nil
+}
+
+// estimate says into how many parts the rows must be split, from those that are pending of
+// a sample. A part that still has too many is split again.
+func (k *keyedRows) estimate(sample part) {
+	n := 0
+	for h := range k.pending {
+		if sample.has(h) {
+			n++
+		}
+	}
+	most := max(k.maxPending/sampled, 1)
+	k.parts = uint64(max(n+n/8, 1)/most + 2)
 }
 
 // skipTail leaves out the rows at the end of two pages that are equal at first
@@ -170,7 +187,7 @@ func (r *rowDiffer) noteChains(a, b *cursor) error {
 
 // pend pairs the row that c stands at with an equal one of the other side, or
 // keeps it until one comes.
-func (r *rowDiffer) pend(c *cursor, buf *[]byte, sign int32, in func(xxh3.Uint128) bool) error {
+func (r *rowDiffer) pend(c *cursor, buf *[]byte, sign int32, in part) error {
 	if !c.ok {
 		return nil
 	}
@@ -179,7 +196,7 @@ func (r *rowDiffer) pend(c *cursor, buf *[]byte, sign int32, in func(xxh3.Uint12
 		return err
 	}
 	h := xxh3.Hash128(row)
-	if !in(h) {
+	if !in.has(h) {
 		return nil
 	}
 	p := r.keyed.pending[h]
