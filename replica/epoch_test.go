@@ -28,3 +28,42 @@ func TestEpochAfterATransactionOfManyRecords(t *testing.T) {
 	must(t, f.Finish(true))
 	equalFiles(t, s.c, path)
 }
+
+// TestSchemaChangeOfAnAbortedTransaction: a schema change that stood at the end of the
+// parts of a transaction goes with them. The source does not have it, or it comes again.
+func TestSchemaChangeOfAnAbortedTransaction(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		s := newSource(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE TABLE stays(x); INSERT INTO stays VALUES(1)")
+		snap := s.snapshot()
+		path := filepath.Join(t.TempDir(), "file.db")
+		must(t, snap.Restore(t.Context(), path, func(int64) {}))
+		f, err := OpenFile(path, FileOptions{At: snap.At})
+		must(t, err)
+		s.exec("BEGIN; DROP TABLE stays; CREATE TABLE n(x); INSERT INTO t VALUES(1, randomblob(1000000))")
+		ops := s.ops()
+		for _, op := range ops {
+			must(t, s.enc.Op(op))
+		}
+		s.enc.Abandon()
+		if len(s.log.all()) == int(snap.At.LSN) {
+			t.Fatal("no part of the transaction was appended")
+		}
+		s.restart()
+		if again {
+			s.exec("COMMIT")
+			for _, op := range ops {
+				must(t, s.enc.Op(op))
+			}
+			must(t, s.enc.End(s.boundary(), false))
+		} else {
+			s.exec("ROLLBACK")
+			s.read()
+		}
+		s.step("INSERT INTO t VALUES(2, 'next')")
+		for _, rec := range s.log.all()[snap.At.LSN:] {
+			must(t, f.Apply(rec))
+		}
+		must(t, f.Finish(true))
+		equalFiles(t, s.c, path)
+	}
+}

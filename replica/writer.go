@@ -115,11 +115,11 @@ func (w *writer) rewind() error {
 	w.drop()
 	w.tables.forgetSums()
 	w.pass, w.rows = direct, false
+	w.schema.abandon() // what was noted, carried out or not
 	if !w.schema.dirty && len(w.tables.loans) == 0 {
 		return nil
 	}
 	w.tables.loans = nil
-	w.schema.abandon()
 	w.tables.reset()
 	if err := w.conn.ResetSchema(); err != nil {
 		return err
