@@ -76,6 +76,9 @@ func (a *applier) add(ctx context.Context, raw []byte) error {
 			return err
 		}
 	}
+	if err := a.lost(); err != nil {
+		return err
+	}
 	if err := a.guard.lock(ctx); err != nil {
 		return err
 	}
@@ -93,6 +96,15 @@ func (a *applier) add(ctx context.Context, raw []byte) error {
 	if rec.Boundary != nil {
 		a.next = markOf(a.verifier.Position(), rec.Boundary)
 		a.w.sums.hear(rec.LSN, rec.Boundary.Tables)
+	}
+	return nil
+}
+
+// lost gives an error when SQLite has rolled back what is in hand, which then must come
+// again.
+func (a *applier) lost() error {
+	if a.spool.bytes > 0 && !a.guard.conn.InTransaction() {
+		return fmt.Errorf("replica: records up to %d: %w", a.verifier.Next()-1, sqlite.ErrNoTransaction)
 	}
 	return nil
 }
@@ -132,6 +144,9 @@ func (a *applier) tally(c *cdc.Change) {
 func (a *applier) commit(ctx context.Context) error {
 	if a.next.LSN == a.mark.LSN {
 		return nil
+	}
+	if err := a.lost(); err != nil {
+		return err
 	}
 	err := a.w.settle(a.next.LSN)
 	if conflicts(err) {

@@ -145,8 +145,15 @@ func (f *File) Close() error {
 
 // stripFile drops this program's own tables.
 func stripFile(c *sqlite.Conn) error {
-	if err := c.Exec(`DROP TABLE IF EXISTS _replicator_position; DROP TABLE IF EXISTS _replicator_left_off;
-DROP TABLE IF EXISTS _replicator_schema; DROP TABLE IF EXISTS _replicator_sums`); err != nil {
+	err := c.BeginImmediate()
+	if err == nil {
+		err = c.Exec(`DROP TABLE IF EXISTS _replicator_position; DROP TABLE IF EXISTS _replicator_left_off;
+DROP TABLE IF EXISTS _replicator_schema; DROP TABLE IF EXISTS _replicator_sums`)
+	}
+	if err == nil {
+		err = c.Commit()
+	}
+	if err := errors.Join(err, c.Rollback()); err != nil {
 		return fmt.Errorf("replica: strip restored file: %w", err)
 	}
 	return nil

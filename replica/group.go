@@ -23,6 +23,9 @@ func (r *Replica) follow(ctx context.Context) (err error) {
 	if err := a.guard.rest(ctx, false); err != nil {
 		return err
 	}
+	if err := a.guard.unmoved(); err != nil { // nobody can read what it holds
+		return err
+	}
 	r.board.goesOn()
 	r.publish(0, 0)
 	ctx, unwatch := r.watch(ctx)

@@ -72,6 +72,7 @@ func openGuard(path string, o guardOptions) (g *guard, err error) {
 		return g, err
 	}
 	g.version, err = g.conn.DataVersion()
+	g.conn.OnlyCommit()
 	return g, err
 }
 

@@ -100,6 +100,9 @@ func (r *Replica) adopt(ctx context.Context, path string, at Mark) error {
 		return r.replace(ctx, path, "the source has another text encoding")
 	}
 	did, err := r.difference(ctx, path, at)
+	if err != nil && r.a == nil {
+		return fmt.Errorf("replica: re-seed: %w", err)
+	}
 	if errors.Is(err, sqlite.ErrNoRowidName) {
 		return r.replace(ctx, path, "the columns of a table have taken every name of the rowid, so that no SQL copies its rows")
 	}
@@ -130,7 +133,13 @@ func (r *Replica) difference(ctx context.Context, path string, at Mark) (did sql
 		return did, err
 	}
 	defer func() {
-		err = errors.Join(err, g.rollback(), g.conn.Detach(attached))
+		err = errors.Join(err, g.rollback())
+		if derr := g.conn.Detach(attached); derr != nil {
+			// This connection can attach no other snapshot, and perhaps it has committed: the
+			// file, opened again, says where it is.
+			err = errors.Join(err, derr, g.close())
+			r.a = nil
+		}
 	}()
 	err = g.lock(ctx)
 	if errors.Is(err, errStray) { // whatever it wrote ends here

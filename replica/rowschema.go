@@ -32,9 +32,9 @@ type editedTable struct {
 
 // edit notes how the tables are before the schema changes in run; done is called
 // after them. Changes to their rows must have been added.
-func (s *rowSums) edit(c *sqlite.Conn, run []*cdc.SchemaChange) *sumEdit {
+func (s *rowSums) edit(c *sqlite.Conn, run []*cdc.SchemaChange) (*sumEdit, error) {
 	if s == nil {
-		return nil
+		return nil, nil
 	}
 	drops, edits, creates := sortChanges(run)
 	e := &sumEdit{sums: s, drops: drops, create: creates}
@@ -44,18 +44,21 @@ func (s *rowSums) edit(c *sqlite.Conn, run []*cdc.SchemaChange) *sumEdit {
 		}
 		if sum := s.lookup(ch.Old.Name); sum != nil {
 			before, err := c.Table(ch.Old.Name)
+			if err != nil && !declined(c, err) {
+				return nil, err
+			}
 			e.edits = append(e.edits, editedTable{sum, ch, before, err})
 		}
 	}
-	return e
+	return e, nil
 }
 
 // done makes the changes. A dropped table forgets its hash, a renamed one keeps
 // it, a new one has that of no rows. One whose rows may now read otherwise is
 // unknown; in doubt it is.
-func (e *sumEdit) done(c *sqlite.Conn) {
+func (e *sumEdit) done(c *sqlite.Conn) error {
 	if e == nil {
-		return
+		return nil
 	}
 	p := &e.sums.pending
 	for _, o := range e.drops {
@@ -73,6 +76,9 @@ func (e *sumEdit) done(c *sqlite.Conn) {
 			p.names[t.change.New.Name] = t.sum
 		}
 		after, err := c.Table(t.change.New.Name)
+		if err != nil && !declined(c, err) {
+			return err
+		}
 		if t.err != nil || err != nil || !t.before.SameLayout(after) || t.before.SumsRowid() != after.SumsRowid() {
 			p.unknown[t.sum] = true
 		}
@@ -83,4 +89,5 @@ func (e *sumEdit) done(c *sqlite.Conn) {
 		}
 		p.names[o.Name] = &rowSum{name: o.Name, known: true}
 	}
+	return nil
 }

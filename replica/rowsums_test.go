@@ -314,7 +314,8 @@ func TestBaseComesLate(t *testing.T) {
 		p := newProof(t, filepath.Join(t.TempDir(), "replica.db"), s.snapshot())
 		defer p.close()
 		if wrong {
-			must(t, p.f.a.guard.conn.Exec("UPDATE t SET b='wrong' WHERE a=2"))
+			c := p.f.a.guard.conn
+			must(t, errors.Join(c.BeginImmediate(), c.Exec("UPDATE t SET b='wrong' WHERE a=2"), c.Commit()))
 		}
 		s.step("INSERT INTO t VALUES(3,3)")
 		must(t, p.apply(s))

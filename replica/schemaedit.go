@@ -44,7 +44,11 @@ func (s *schema) edit(c *sqlite.Conn, edits []*cdc.SchemaChange, creates []*cdc.
 		if r.to.Type != "index" || !r.text {
 			continue
 		}
-		if shape, err := indexShape(c, r.to.Name); err != nil || shape != r.shape {
+		shape, err := indexShape(c, r.to.Name)
+		if err != nil && !declined(c, err) {
+			return nil, err
+		}
+		if err != nil || shape != r.shape {
 			stale = append(stale, r.rowid)
 			creates = append(creates, &r.to)
 		}

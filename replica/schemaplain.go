@@ -25,11 +25,32 @@ func plain(c *sqlite.Conn, drops, creates []*cdc.SchemaObject) (restDrops, restC
 	}
 	for ; len(creates) > 0; creates = creates[1:] {
 		o := creates[0]
-		if !hasTree(o) || isSQLites(o.Name) || c.Exec(o.SQL) != nil { // what is wrong with it shows once more
+		if !hasTree(o) || isSQLites(o.Name) {
 			break
+		}
+		if done, err := attempt(c, o.SQL); err != nil || !done { // what is wrong with it shows once more
+			return drops, creates, err
 		}
 	}
 	return drops, creates, nil
+}
+
+// attempt executes a statement, in whose place there is another way. It gives the error of
+// one after which that is not open.
+func attempt(c *sqlite.Conn, sql string) (done bool, err error) {
+	if err = c.Exec(sql); declined(c, err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// declined reports whether err is about the statement, which SQLite will not execute in
+// this schema or with these rows, so that another may come in its place. After an error of
+// the moment nothing may: it says nothing of the file, and SQLite has perhaps rolled back
+// the whole transaction, so that what comes next would be done without what came before
+// (https://www.sqlite.org/lang_transaction.html §3).
+func declined(c *sqlite.Conn, err error) bool {
+	return err != nil && c.InTransaction() && !sqlite.Passes(err) && !sqlite.IsInterrupted(err)
 }
 
 // isSQLites reports whether SQLite treats a table of that name in a way of its own.
@@ -50,9 +71,12 @@ func plainDrop(c *sqlite.Conn, o *cdc.SchemaObject) (done bool, err error) {
 		if err == nil && n > 0 {
 			return false, nil
 		}
+		if err != nil && !declined(c, err) { // not for want of the table
+			return false, err
+		}
 	}
 	if o.Type == "index" {
-		return c.Exec("DROP INDEX main."+quote(o.Name)) == nil, nil
+		return attempt(c, "DROP INDEX main."+quote(o.Name))
 	}
 	explicit := false // an index may come back without its table: see dropTable
 	err = c.Query("SELECT 1 FROM pragma_index_list(?1, 'main') WHERE origin='c'", []any{o.Name}, func(sqlite.Row) error {
@@ -62,5 +86,5 @@ func plainDrop(c *sqlite.Conn, o *cdc.SchemaObject) (done bool, err error) {
 	if err != nil || explicit {
 		return false, err
 	}
-	return c.Exec("DROP TABLE main."+quote(o.Name)) == nil, nil
+	return attempt(c, "DROP TABLE main."+quote(o.Name))
 }

@@ -235,10 +235,13 @@ func (w *writer) alter(lsn cdc.LSN) error {
 	if err := w.tables.giveBack(); err != nil {
 		return err
 	}
-	edit, dropped := w.sums.edit(w.conn, w.schema.run), slices.ContainsFunc(w.schema.run, dropsSequence)
-	err := w.schema.apply(w.conn)
+	dropped := slices.ContainsFunc(w.schema.run, dropsSequence)
+	edit, err := w.sums.edit(w.conn, w.schema.run)
 	if err == nil {
-		edit.done(w.conn)
+		err = w.schema.apply(w.conn)
+	}
+	if err == nil {
+		err = edit.done(w.conn)
 	}
 	if err == nil && dropped {
 		err = w.sequence.dropped(w.conn)

@@ -37,3 +37,17 @@ int rq_collation(sqlite3 *db, const char *table, const char *column, const char 
 int rq_has_table(sqlite3 *db, const char *table) {
   return sqlite3_table_column_metadata(db, "main", table, 0, 0, 0, 0, 0, 0);
 }
+
+static int refuse_commit(void *db) { return sqlite3_txn_state(db, "main") == SQLITE_TXN_WRITE; }
+
+void rq_only_commit(sqlite3 *db, int on) { sqlite3_commit_hook(db, on ? refuse_commit : 0, db); }
+
+static int count_down(unsigned event, void *left, void *stmt, void *sql) {
+  (void)event, (void)sql;
+  if (--*(int64_t *)left == 0) sqlite3_interrupt(sqlite3_db_handle(stmt));
+  return 0;
+}
+
+void rq_interrupt_at(sqlite3 *db, int64_t *left) {
+  sqlite3_trace_v2(db, left ? SQLITE_TRACE_STMT : 0, left ? count_down : 0, left);
+}

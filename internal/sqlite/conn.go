@@ -53,7 +53,9 @@ type Conn struct {
 
 	constants *constants // made by the first Missing
 
-	schemaEdited bool // the parsed schema may be one that a rollback takes back
+	schemaEdited bool       // the parsed schema may be one that a rollback takes back
+	onlyCommit   bool       // see OnlyCommit
+	fuse         *C.int64_t // of InterruptAt; nil: never asked for
 }
 
 // memory is the name of a private in-memory database.
@@ -210,6 +212,8 @@ func (c *Conn) Close() error {
 	defer c.mu.Unlock()
 	rc := C.sqlite3_close_v2(c.db)
 	c.db = nil
+	C.free(unsafe.Pointer(c.fuse))
+	c.fuse = nil
 	return c.fail("close", rc)
 }
 
@@ -222,6 +226,22 @@ func (c *Conn) Interrupt() {
 		C.sqlite3_interrupt(c.db)
 	}
 }
+
+// InterruptAt lets the nth statement from now fail as Interrupt does, for tests of what
+// that leaves; those that SQLite itself runs to read a schema count. 0: none fails.
+func (c *Conn) InterruptAt(n int) {
+	if c.db == nil {
+		return
+	}
+	if c.fuse == nil {
+		c.fuse = (*C.int64_t)(C.malloc(C.sizeof_int64_t))
+	}
+	*c.fuse = C.int64_t(n)
+	C.rq_interrupt_at(c.db, c.fuse)
+}
+
+// InterruptDue reports whether the statement of InterruptAt is still to come.
+func (c *Conn) InterruptDue() bool { return c.fuse != nil && *c.fuse > 0 }
 
 // interruptOn interrupts c when ctx ends. The function it returns ends that, and
 // returns when no interrupt can come any more: a late one would hit a statement of
@@ -263,9 +283,23 @@ func (c *Conn) Begin() error { return c.run("BEGIN") }
 // BeginImmediate opens a transaction that holds SQLite's write lock.
 func (c *Conn) BeginImmediate() error { return c.run("BEGIN IMMEDIATE") }
 
+// OnlyCommit makes Commit the only way into the main database from now on: a write
+// outside a transaction fails with ErrNoTransaction and leaves nothing. SQLite may end a
+// transaction by itself, and whoever has not noticed would write the rest of it for good.
+func (c *Conn) OnlyCommit() {
+	if c.db != nil {
+		c.onlyCommit = true
+		C.rq_only_commit(c.db, 1)
+	}
+}
+
 // Commit commits the open transaction. After an error the transaction may still be
 // open: see InTransaction.
 func (c *Conn) Commit() error {
+	if c.onlyCommit && c.db != nil {
+		C.rq_only_commit(c.db, 0)
+		defer C.rq_only_commit(c.db, 1)
+	}
 	err := c.run("COMMIT")
 	if err == nil {
 		c.schemaEdited = false
@@ -289,7 +323,7 @@ func (c *Conn) Rollback() error {
 }
 
 // InTransaction reports whether a transaction is open. SQLite ends one by itself
-// on some errors (disk full, I/O, out of memory).
+// on some errors (disk full, I/O, out of memory, an interrupted write).
 func (c *Conn) InTransaction() bool { return c.db != nil && C.sqlite3_get_autocommit(c.db) == 0 }
 
 // OpenRead opens a read transaction and takes its snapshot at once: a pin, which

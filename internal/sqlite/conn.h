@@ -29,4 +29,11 @@ int rq_collation(sqlite3 *db, const char *table, const char *column, const char 
 // rq_has_table returns SQLITE_OK for a table of main, SQLITE_ERROR where there is none.
 int rq_has_table(sqlite3 *db, const char *table);
 
+// rq_only_commit makes every commit of the main database fail but those for which
+// it is switched off.
+void rq_only_commit(sqlite3 *db, int on);
+
+// rq_interrupt_at interrupts db when the statement begins that makes *left 0.
+void rq_interrupt_at(sqlite3 *db, int64_t *left);
+
 #endif

@@ -205,6 +205,34 @@ func TestTransactions(t *testing.T) {
 	c.Interrupt()
 }
 
+// TestOnlyCommit: what follows an error that ended the transaction is not written, though
+// SQLite would commit each statement by itself.
+func TestOnlyCommit(t *testing.T) {
+	c, _ := openTest(t, Options{})
+	mustExec(t, c, "PRAGMA journal_mode=WAL; CREATE TABLE t(a); CREATE TEMP TABLE own(a)")
+	c.OnlyCommit()
+	must(t, c.BeginImmediate())
+	mustExec(t, c, "INSERT INTO t VALUES(1)")
+	c.InterruptAt(1)
+	if err := c.Exec("CREATE INDEX i ON t(a)"); !IsInterrupted(err) || c.InTransaction() || c.InterruptDue() {
+		t.Fatalf("interrupted: %v, transaction open %t", err, c.InTransaction())
+	}
+	c.InterruptAt(0)
+	for _, sql := range []string{"CREATE INDEX i ON t(a)", "INSERT INTO t VALUES(2)", "SAVEPOINT s; INSERT INTO t VALUES(3); RELEASE s", "PRAGMA user_version=7", "BEGIN; INSERT INTO t VALUES(4); COMMIT"} {
+		if err := c.Exec(sql); !errors.Is(err, ErrNoTransaction) || IsConstraint(err) {
+			t.Errorf("%s: %v", sql, err)
+		}
+		must(t, c.Rollback())
+	}
+	mustExec(t, c, "INSERT INTO own VALUES(1)") // nobody else sees it
+	must(t, c.BeginImmediate())
+	mustExec(t, c, "INSERT INTO t VALUES(5)")
+	must(t, c.Commit())
+	if got, err := c.QueryText("SELECT group_concat(a)||' '||(SELECT count(*) FROM sqlite_schema) FROM t"); err != nil || got != "5 1" {
+		t.Errorf("the file holds %q, %v", got, err)
+	}
+}
+
 func TestTriggersOff(t *testing.T) {
 	c, _ := openTest(t, Options{})
 	mustExec(t, c, "CREATE TABLE t(a CHECK(a>0)); CREATE TABLE log(a); CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO log VALUES(new.a); END")

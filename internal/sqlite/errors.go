@@ -12,6 +12,9 @@ import (
 // ErrClosed is returned by every method of a closed connection.
 var ErrClosed = errors.New("sqlite: connection is closed")
 
+// ErrNoTransaction is wrapped when a write met no open transaction: see OnlyCommit.
+var ErrNoTransaction = errors.New("no transaction is open: an error before this one has ended it")
+
 // Primary result codes that callers branch on (https://www.sqlite.org/rescode.html).
 const (
 	codeError      = 1
@@ -28,6 +31,7 @@ const (
 	codeConstraint = 19
 	codeNotADB     = 26
 
+	codeConstraintCommit     = codeConstraint | 2<<8 // a commit hook refused
 	codeConstraintPrimaryKey = codeConstraint | 6<<8
 	codeConstraintUnique     = codeConstraint | 8<<8
 	codeConstraintRowid      = codeConstraint | 10<<8
@@ -109,6 +113,9 @@ func hasCode(err error, codes ...int) bool {
 func (c *Conn) fail(op string, rc C.int) error {
 	if rc == C.SQLITE_OK {
 		return nil
+	}
+	if rc == codeConstraintCommit {
+		return fmt.Errorf("sqlite: %s: %w", op, ErrNoTransaction)
 	}
 	e := &Error{Op: op, Code: int(rc) & 0xff, Extended: int(rc), Message: C.GoString(C.sqlite3_errstr(rc))}
 	// The connection's message belongs to rc only while its own code says so.

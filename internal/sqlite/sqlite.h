@@ -31,6 +31,7 @@ enum {
   SQLITE_DBCONFIG_DQS_DDL = 1014
 };
 enum { SQLITE_PREPARE_PERSISTENT = 0x1 };
+enum { SQLITE_TXN_WRITE = 2, SQLITE_TRACE_STMT = 0x1 };
 enum { SQLITE_DBSTATUS_CACHE_HIT = 7, SQLITE_DBSTATUS_CACHE_MISS = 8 };
 
 int sqlite3_open_v2(const char *, sqlite3 **, int, const char *);
@@ -40,6 +41,10 @@ int sqlite3_db_status(sqlite3 *, int, int *, int *, int);
 int sqlite3_busy_timeout(sqlite3 *, int);
 int sqlite3_get_autocommit(sqlite3 *);
 void sqlite3_interrupt(sqlite3 *);
+sqlite3 *sqlite3_db_handle(sqlite3_stmt *);
+int sqlite3_txn_state(sqlite3 *, const char *);
+void *sqlite3_commit_hook(sqlite3 *, int (*)(void *), void *);
+int sqlite3_trace_v2(sqlite3 *, unsigned, int (*)(unsigned, void *, void *, void *), void *);
 int sqlite3_errcode(sqlite3 *);
 int sqlite3_extended_errcode(sqlite3 *);
 const char *sqlite3_errmsg(sqlite3 *);
