@@ -154,6 +154,7 @@ func (p *Pipeline) withLog(ctx context.Context) (err error) {
 		recovery: p.recovery(),
 	}
 	p.ship.Store(ship)
+	p.snapshots.open(log)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.capture(ctx, log) })
 	g.Go(func() error { return ship.Run(ctx) })

@@ -169,7 +169,8 @@ func (r *recovery) base(ctx context.Context, state StreamState) (cdc.Tail, error
 		return cdc.Tail{}, err
 	}
 	for _, m := range list {
-		if p := m.Position; t.Next != 0 && p.LSN == t.Position.LSN && p.Lineage == t.Position.Lineage && p.Epoch == t.Position.Epoch {
+		if p := m.Position; t.Next != 0 && p.LSN == t.Position.LSN && p.Lineage == t.Position.Lineage && p.Epoch == t.Position.Epoch &&
+			(m.Term == t.Boundary.Term || m.Term == (cdc.ID{})) {
 			return withHash(t, p.Hash), nil
 		}
 	}
@@ -202,38 +203,6 @@ func (r *recovery) take(ctx context.Context, log *wal.Log, l *loss) error {
 		}
 	}
 	return log.Sync()
-}
-
-// disown deletes the snapshots of what was captured above keep and gives way:
-// their LSNs are those of other records now. One that the stream's history has,
-// too, is told by its hash.
-func (r *recovery) disown(ctx context.Context, l *loss) error {
-	list, err := snapshot.List(ctx, r.snapshots)
-	if err != nil && list == nil {
-		return err
-	}
-	real := map[cdc.LSN]cdc.Hash{}
-	for _, m := range list {
-		if at := m.Position.LSN; at > l.keep && at <= l.last {
-			if real[at], err = r.hash(ctx, at); err != nil {
-				return err
-			}
-		}
-	}
-	if l.base.Next != 0 { // the parts before it are gone
-		real[l.base.Position.LSN] = l.base.Position.Hash
-	}
-	stale := func(m snapshot.Manifest) bool {
-		return m.Position.LSN > l.keep && real[m.Position.LSN] != m.Position.Hash
-	}
-	_, _, err = snapshot.Retain(ctx, r.snapshots, snapshot.Retention{Keep: len(list) + 1, Drop: stale})
-	return err
-}
-
-// hash is the chain hash at a boundary record of the stream, zero at what is no
-// boundary or not there any more.
-func (r *recovery) hash(ctx context.Context, at cdc.LSN) (cdc.Hash, error) {
-	return hashAt(at, func(lsn cdc.LSN) ([]byte, error) { return r.stream.Get(ctx, lsn) })
 }
 
 // hashAt is the chain hash at a boundary record, which covers the parts before it;
@@ -291,27 +260,6 @@ func (r *recovery) strangers(ctx context.Context, log *wal.Log, at cdc.LSN) (boo
 	return false, nil
 }
 
-// stranger reports whether a snapshot is of another history than log.
-func (r *recovery) stranger(log *wal.Log, m snapshot.Manifest) (bool, error) {
-	p := m.Position
-	if p.LSN >= log.First() {
-		hash, err := hashAt(p.LSN, func(lsn cdc.LSN) ([]byte, error) {
-			b, err := log.Record(lsn)
-			if errors.Is(err, wal.ErrTrimmed) {
-				err = fs.ErrNotExist
-			}
-			return b, err
-		})
-		if err != nil {
-			return false, err
-		}
-		if p.LSN >= log.First() { // it was not trimmed meanwhile, and the hash is whole
-			return hash != p.Hash, nil
-		}
-	}
-	return strangeBelow(log, r, p.Lineage, m.Term, p.Epoch)
-}
-
 // strangeBelow reports whether a boundary record below the change log, where no bytes are
 // left to compare, is another primary's: of another lineage, of a later epoch than the
 // first record that is left, or of a term that this node did not begin. An unknown term
@@ -363,9 +311,6 @@ func (p *Pipeline) openLog(ctx context.Context) (log *wal.Log, err error) {
 	p.o.Logger.Warn("the change log has lost its last records; they are taken back from the stream",
 		"lsn", log.Last(), "agrees_to", lost.keep, "stream_last", lost.last)
 	if lost.cut {
-		if err := r.disown(ctx, lost); err != nil {
-			return log, err
-		}
 		p.gaveWay.Add(1)
 		defer p.changed.notify()
 		err := log.Close()

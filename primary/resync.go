@@ -215,12 +215,23 @@ func (p *Pipeline) snapshotsBelow(ctx context.Context, log *wal.Log, at cdc.Posi
 	if list == nil {
 		return nil, unusable
 	}
+	first := log.First()
+	if first == 0 {
+		first = at.LSN + 1
+	}
 	for _, m := range slices.Backward(list) {
 		if m.Position.Lineage != at.Lineage || m.Position.LSN > at.LSN {
 			continue
 		}
-		if m.Position.LSN < at.LSN && m.Position.LSN+1 < log.First() {
+		if m.Position.LSN+1 < first {
 			break
+		}
+		ours, err := p.recovery().isOurs(log, m)
+		if err != nil {
+			return nil, err
+		}
+		if !ours {
+			continue
 		}
 		broken, err := lastBreak(ctx, log, m.Position.LSN+1)
 		if err != nil {

@@ -27,6 +27,13 @@ type reverifier struct {
 	next    time.Time       // before it, nothing is tried
 }
 
+// open forgets what was proved: the records in its place may be others.
+func (v *reverifier) open() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.proved = 0
+}
+
 // below is the LSN below which no record is needed besides the snapshots.
 func (v *reverifier) below() cdc.LSN {
 	v.mu.Lock()
@@ -70,22 +77,27 @@ func (v *reverifier) consider(ctx context.Context, readers *sync.WaitGroup, log 
 		return
 	}
 	v.busy = true
-	lineage := log.Tail().Position.Lineage
 	readers.Go(func() {
-		m, next, err := v.read(ctx, lineage, oldest)
+		m, next, err := v.read(ctx, log, oldest)
 		v.finish(m, next, err)
 		done()
 	})
 }
 
 // read reads the snapshot at lsn back, or says when it is old enough for that.
-func (v *reverifier) read(ctx context.Context, lineage cdc.ID, lsn cdc.LSN) (m snapshot.Manifest, next time.Time, err error) {
+func (v *reverifier) read(ctx context.Context, log *wal.Log, lsn cdc.LSN) (m snapshot.Manifest, next time.Time, err error) {
 	list, err := snapshot.List(ctx, v.p.o.Snapshots)
 	if list == nil {
 		return m, next, err
 	}
 	for _, m := range list {
-		if m.Position.Lineage != lineage || m.Position.LSN != lsn {
+		if m.Position.LSN != lsn {
+			continue
+		}
+		if ours, err := v.p.recovery().isOurs(log, m); err != nil || !ours {
+			if err != nil {
+				return m, next, err
+			}
 			continue
 		}
 		if v.isDamaged(m.ID) { // another one is being made

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,14 +42,10 @@ type snapshotter struct {
 	requests chan chan made
 	wake     chan struct{} // has room for one: look at once whether a snapshot is due
 
-	mu       sync.Mutex
-	cancel   context.CancelCauseFunc // of the one being made
-	newest   snapshot.Manifest
-	oldest   cdc.LSN
-	have     bool
-	broken   cdc.LSN // the last break record known
-	retryAt  time.Time
-	recalled bool // what an earlier run left is known; Run's own
+	mu     sync.Mutex
+	cancel context.CancelCauseFunc // of the one being made
+	shelf
+	retryAt time.Time
 	// forgotten is set when the snapshots may be gone and must be looked at again.
 	forgotten atomic.Bool
 	// untrimmed is true from a new snapshot until everything below was trimmed;
@@ -58,7 +53,6 @@ type snapshotter struct {
 	untrimmed bool
 	crowded   bool      // the stream is nearly full
 	looked    time.Time // at the stream
-	acked     ackHistory
 	percent   snapshot.Progress
 	demand    demand
 	readBack  reverifier
@@ -67,17 +61,37 @@ type snapshotter struct {
 	trimmed   time.Time // when that was
 }
 
+// A shelf is what is known of the snapshots over one opening of the change log. The next
+// opening may find that records gave way to the stream's: a break that was among them, say,
+// is none.
+type shelf struct {
+	log      *wal.Log
+	newest   snapshot.Manifest // of this history
+	oldest   cdc.LSN
+	have     bool
+	broken   cdc.LSN    // the last break record known
+	recalled bool       // what an earlier run left is known; Run's own
+	acked    ackHistory // Run's own
+}
+
 func newSnapshotter(p *Pipeline) *snapshotter {
 	return &snapshotter{
 		p: p, requests: make(chan chan made), wake: make(chan struct{}, 1),
-		acked: ackHistory{keep: p.o.ChangeLog.RetainFor}, readBack: reverifier{p: p}, needs: needs{most: p.o.Snapshot.MaxHeld},
+		readBack: reverifier{p: p}, needs: needs{most: p.o.Snapshot.MaxHeld},
 	}
+}
+
+// open begins over an opening of the change log. Nothing else of the snapshotter runs.
+func (s *snapshotter) open(log *wal.Log) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shelf = shelf{log: log, acked: ackHistory{keep: s.p.o.ChangeLog.RetainFor}}
+	s.readBack.open()
 }
 
 // Run makes a snapshot whenever one is due or asked for and its turn has come, and
 // trims.
 func (s *snapshotter) Run(ctx context.Context, log *wal.Log) error {
-	s.recalled = false
 	q := newQueue(ctx, s)
 	defer q.end()
 	var readers sync.WaitGroup
@@ -156,7 +170,7 @@ func (s *snapshotter) lookAgain() {
 // whether a break record came after it. It is false while the store does not
 // answer.
 func (s *snapshotter) recall(ctx context.Context, log *wal.Log) (bool, error) {
-	if err := s.refresh(ctx, log.Tail().Position.Lineage); err != nil {
+	if err := s.refresh(ctx); err != nil {
 		s.p.status.trouble(troubleSnapshot, err)
 		return false, nil
 	}
@@ -178,13 +192,27 @@ func (s *snapshotter) recall(ctx context.Context, log *wal.Log) (bool, error) {
 // forget makes the next tick look at what snapshots there are.
 func (s *snapshotter) forget() { s.forgotten.Store(true) }
 
-// refresh notes what snapshots there are of this history.
-func (s *snapshotter) refresh(ctx context.Context, lineage cdc.ID) error {
-	list, err := snapshot.List(ctx, s.p.o.Snapshots)
-	if err != nil && list == nil {
+// refresh notes what snapshots there are of this history. Others are in the way of whoever
+// takes up the newest, and are deleted as soon as that may be.
+func (s *snapshotter) refresh(ctx context.Context) error {
+	all, err := snapshot.List(ctx, s.p.o.Snapshots)
+	if err != nil && all == nil {
 		return err
 	}
-	list = slices.DeleteFunc(list, func(m snapshot.Manifest) bool { return m.Position.Lineage != lineage })
+	var list []snapshot.Manifest
+	for _, m := range all {
+		ours, err := s.p.recovery().isOurs(s.log, m)
+		if err != nil {
+			return err
+		}
+		if ours {
+			list = append(list, m)
+		}
+	}
+	if n := len(all) - len(list); n > 0 {
+		s.untrimmed = true
+		s.p.o.Logger.Warn("there are snapshots of another history; they are deleted once the stream is known to be ours", "number", n)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.newest, s.oldest = snapshot.Manifest{}, 0
@@ -250,7 +278,7 @@ func (s *snapshotter) due(log *wal.Log) bool {
 	grown := tail.Boundary.Bytes - min(tail.Boundary.Bytes, s.newest.Totals.Bytes)
 	o := s.p.o.Snapshot
 	switch {
-	case !s.have, s.newest.Position.LSN < s.broken, s.newest.Position.Lineage != tail.Position.Lineage:
+	case !s.have, s.newest.Position.LSN < s.broken:
 		return true
 	case s.readBack.isDamaged(s.newest.ID):
 		return true

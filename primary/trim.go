@@ -25,8 +25,9 @@ func (s *snapshotter) trim(ctx context.Context) {
 	s.held, s.trimmed = false, now
 	_, oldest, err := snapshot.Retain(ctx, s.p.o.Snapshots, snapshot.Retention{
 		Keep: s.p.o.Snapshot.Keep, Hold: s.needs.snapshots(now, lineage, &s.held),
-		Drop: func(m snapshot.Manifest) bool {
-			return m.Position.Lineage != lineage || m.ID != newest && s.readBack.isDamaged(m.ID)
+		Drop: func(m snapshot.Manifest) (bool, error) {
+			ours, err := s.p.recovery().isOurs(s.log, m)
+			return !ours || m.ID != newest && s.readBack.isDamaged(m.ID), err
 		},
 	})
 	done := err == nil

@@ -112,7 +112,7 @@ func (r *Replica) bootstrap(ctx context.Context) error {
 }
 
 func (r *Replica) newest(ctx context.Context, min cdc.LSN) (Snapshot, error) {
-	snap, err := r.o.Snapshots.Newest(ctx, min)
+	snap, err := r.o.Snapshots.Newest(ctx, min, r.board.leadsOn)
 	if err != nil && !errors.Is(err, ErrNoSnapshot) {
 		err = fmt.Errorf("%w: %w", errStore, err)
 	}

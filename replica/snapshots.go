@@ -20,9 +20,9 @@ var errStore = errors.New("replica: snapshots out of reach")
 
 // Snapshots finds full copies of the source database.
 type Snapshots interface {
-	// Newest gives the newest snapshot at or above min. The error wraps
-	// ErrNoSnapshot when there is none.
-	Newest(ctx context.Context, min cdc.LSN) (Snapshot, error)
+	// Newest gives the newest snapshot at or above min whose position fits. The error
+	// wraps ErrNoSnapshot when there is none.
+	Newest(ctx context.Context, min cdc.LSN, fits func(cdc.Position) bool) (Snapshot, error)
 }
 
 // A Snapshot is the source database exactly as of a position.
@@ -49,13 +49,13 @@ type storeSnapshots struct {
 }
 
 // Newest implements Snapshots.
-func (s *storeSnapshots) Newest(ctx context.Context, min cdc.LSN) (Snapshot, error) {
+func (s *storeSnapshots) Newest(ctx context.Context, min cdc.LSN, fits func(cdc.Position) bool) (Snapshot, error) {
 	list, unusable := snapshot.List(ctx, s.store)
 	if unusable != nil && !errors.Is(unusable, snapshot.ErrDamaged) && !errors.Is(unusable, snapshot.ErrVersion) {
 		return Snapshot{}, unusable
 	}
 	for _, m := range slices.Backward(list) {
-		if m.Position.LSN >= min && !s.isDamaged(m.ID) {
+		if m.Position.LSN >= min && fits(m.Position) && !s.isDamaged(m.ID) {
 			return s.describe(m), nil
 		}
 	}

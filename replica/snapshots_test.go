@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/snapshot"
@@ -39,6 +40,8 @@ func (s *source) store(to snapshot.Store) snapshot.Manifest {
 	return m
 }
 
+func anywhere(cdc.Position) bool { return true }
+
 // The newest snapshot is damaged: the one before it leads to the same end.
 func TestDamagedSnapshotIsPassedOver(t *testing.T) {
 	g := newRig(t, "CREATE TABLE t(a); INSERT INTO t VALUES(1)")
@@ -67,11 +70,58 @@ func TestDamagedSnapshotIsPassedOver(t *testing.T) {
 	if s := g.r.Status(); s.Needs != g.enc.Position().LSN || s.Error == nil {
 		t.Errorf("status %+v", s)
 	}
-	if _, err := g.o.Snapshots.Newest(g.ctx, newest.Position.LSN); !errors.Is(err, ErrNoSnapshot) {
+	if _, err := g.o.Snapshots.Newest(g.ctx, newest.Position.LSN, anywhere); !errors.Is(err, ErrNoSnapshot) {
 		t.Errorf("the damaged one: %v", err)
 	}
-	if snap, err := g.o.Snapshots.Newest(g.ctx, 0); err != nil || snap.At.LSN != cdc.LSN(1) {
+	if snap, err := g.o.Snapshots.Newest(g.ctx, 0, anywhere); err != nil || snap.At.LSN != cdc.LSN(1) {
 		t.Errorf("the one before: %+v, %v", snap, err)
+	}
+}
+
+// TestSnapshotThePrimaryDoesNotHave: what another primary left above the end of the history,
+// or of another one, is passed over while the primary is heard. While it is not, replicas
+// start from what there is.
+func TestSnapshotThePrimaryDoesNotHave(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a)")
+	store := snapshot.NewDir(t.TempDir())
+	below := g.store(store)
+	g.step("INSERT INTO t VALUES(1)")
+	at := g.enc.Position()
+	g.step("INSERT INTO t VALUES(2)")
+	above := g.store(store)
+	other := newSource(t, "CREATE TABLE t(a)")
+	for range 3 {
+		other.step("INSERT INTO t VALUES(1)")
+	}
+	elsewhere := other.store(store)
+	g.o.Snapshots = FromStore(store, snapshot.Options{})
+	heard := func(at cdc.Position, captured cdc.LSN, ago time.Duration) *Heartbeat {
+		return &Heartbeat{Position: at, Captured: captured, Published: at.LSN, ReceivedAt: time.Now().Add(-ago)}
+	}
+	for _, c := range []struct {
+		name  string
+		heard *Heartbeat
+		want  snapshot.Manifest
+	}{
+		{"nobody heard", nil, elsewhere},
+		{"not heard for long", heard(at, at.LSN, 2*silence), elsewhere},
+		{"it does not know whose the stream is", heard(cdc.Position{Lineage: at.Lineage}, at.LSN, 0), elsewhere},
+		{"it has captured less", heard(at, at.LSN, 0), below},
+		{"it has published less", heard(at, above.Position.LSN, 0), above},
+		{"of another lineage", heard(elsewhere.Position, elsewhere.Position.LSN, 0), elsewhere},
+	} {
+		r, err := New(g.o)
+		must(t, err)
+		if c.heard != nil {
+			r.Heard(*c.heard)
+		}
+		if snap, err := r.newest(t.Context(), 0); err != nil || snap.At.Position != c.want.Position {
+			t.Errorf("%s: %v, %v, want %v", c.name, snap.At.Position, err, c.want.Position)
+		}
+		_, err = r.newest(t.Context(), elsewhere.Position.LSN+1)
+		if !errors.Is(err, ErrNoSnapshot) {
+			t.Errorf("%s: above all: %v", c.name, err)
+		}
 	}
 }
 
@@ -117,7 +167,7 @@ func TestEncodingChangeReplacesFile(t *testing.T) {
 func TestNoSnapshotIsSaidInOneLine(t *testing.T) {
 	none := FromStore(snapshot.NewDir(t.TempDir()), snapshot.Options{})
 	for min, want := range map[cdc.LSN]string{0: ErrNoSnapshot.Error(), 7: ErrNoSnapshot.Error() + " (at or above LSN 7)"} {
-		if _, err := none.Newest(t.Context(), min); !errors.Is(err, ErrNoSnapshot) || err.Error() != want {
+		if _, err := none.Newest(t.Context(), min, anywhere); !errors.Is(err, ErrNoSnapshot) || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}

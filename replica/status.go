@@ -218,6 +218,19 @@ func (b *board) foreign() bool {
 	return b.heard != nil && b.heard.Position.LSN != 0 && b.s.Applied.LSN != 0 && b.heard.Position.Lineage != b.s.Applied.Lineage
 }
 
+// leadsOn reports whether the primary may have come by a position. One that owns the stream
+// and is heard at present has not where it speaks of another lineage, or has not captured
+// so much: who left a snapshot there is another primary, which is gone. While none is
+// heard, any snapshot is better than none.
+func (b *board) leadsOn(at cdc.Position) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if dead, _ := b.dead(b.clock.Now()); dead || b.heard.Position.LSN == 0 {
+		return true
+	}
+	return b.heard.Position.Lineage == at.Lineage && at.LSN <= b.heard.Captured
+}
+
 // untilForeign calls stop when the primary speaks of another lineage than the
 // file's, unless ctx ends before.
 func (b *board) untilForeign(ctx context.Context, stop func()) {

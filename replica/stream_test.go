@@ -95,11 +95,11 @@ func (s *snapshots) add(snap Snapshot) {
 }
 
 // Newest implements Snapshots.
-func (s *snapshots) Newest(_ context.Context, min cdc.LSN) (Snapshot, error) {
+func (s *snapshots) Newest(_ context.Context, min cdc.LSN, fits func(cdc.Position) bool) (Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, snap := range slices.Backward(s.list) {
-		if snap.At.LSN >= min {
+		if snap.At.LSN >= min && fits(snap.At.Position) {
 			return snap, nil
 		}
 	}

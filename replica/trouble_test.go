@@ -107,7 +107,7 @@ func TestLeastLSNIsOfItsHistory(t *testing.T) {
 	g.log.update(func() { g.log.records = other.log.all() })
 	other.log, g.source = g.log, other
 	g.snaps.add(snap)
-	g.r.Heard(Heartbeat{Position: snap.At.Position, Published: snap.At.LSN, ReceivedAt: time.Now()})
+	g.r.Heard(Heartbeat{Position: snap.At.Position, Captured: snap.At.LSN, Published: snap.At.LSN, ReceivedAt: time.Now()})
 	g.equal()
 	g.step("INSERT INTO t VALUES(3,4)")
 	g.equal()
@@ -245,7 +245,7 @@ func TestHeartbeatOfAnotherHistory(t *testing.T) {
 			g := newRig(t, "CREATE TABLE t(a)")
 			waiting := g.reaches(Waiting)
 			g.on("replica file open", func() {
-				g.r.Heard(Heartbeat{Position: cdc.Position{Lineage: cdc.ID{9}, Epoch: 1, LSN: 1}, Published: 1, ReceivedAt: time.Now()})
+				g.r.Heard(Heartbeat{Position: cdc.Position{Lineage: cdc.ID{9}, Epoch: 1, LSN: 1}, Captured: 1, Published: 1, ReceivedAt: time.Now()})
 			})
 			g.log.fail = fail
 			g.start()

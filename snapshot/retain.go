@@ -23,8 +23,9 @@ type Retention struct {
 	// Hold, if set, keeps those for which it returns true beyond Keep.
 	Hold func(Manifest) bool
 	// Drop, if set, deletes those for which it returns true, however new: snapshots
-	// of another history, whose LSNs say nothing.
-	Drop func(Manifest) bool
+	// of another history, whose LSNs say nothing. After an error nothing is deleted: what
+	// cannot be judged must not count towards Keep either.
+	Drop func(Manifest) (bool, error)
 	// Complete, if set, proves that a snapshot can be restored, and so counts
 	// towards Keep. If nil, it is enough that every chunk is listed; Verify is the
 	// thorough choice and fetches them all.
@@ -60,8 +61,12 @@ func Retain(ctx context.Context, store Store, r Retention) (deleted []Manifest, 
 	if list == nil {
 		return nil, 0, err
 	}
+	stale, derr := r.stale(list)
+	if derr != nil {
+		return nil, 0, errors.Join(err, derr)
+	}
 	groups := groupNames(names)
-	drop, oldest, derr := r.choose(ctx, list, groups)
+	drop, oldest, derr := r.choose(ctx, list, stale, groups)
 	errs := []error{err, derr}
 	for _, m := range drop {
 		if err := remove(ctx, store, manifestOf(m.ID)); err != nil {
@@ -86,19 +91,34 @@ func groupNames(names []string) map[string][]string {
 	return groups
 }
 
+// stale gives the ids for which Drop returns true.
+func (r Retention) stale(list []Manifest) (map[string]bool, error) {
+	stale := make(map[string]bool)
+	for _, m := range list {
+		if r.Drop == nil {
+			break
+		}
+		drop, err := r.Drop(m)
+		if err != nil {
+			return nil, fmt.Errorf("snapshot: retain %s: %w", m.ID, err)
+		}
+		stale[m.ID] = drop
+	}
+	return stale, nil
+}
+
 // choose returns what to delete, and the LSN of the oldest complete snapshot
 // that stays.
-func (r Retention) choose(ctx context.Context, list []Manifest, groups map[string][]string) (drop []Manifest, oldest cdc.LSN, err error) {
+func (r Retention) choose(ctx context.Context, list []Manifest, stale map[string]bool, groups map[string][]string) (drop []Manifest, oldest cdc.LSN, err error) {
 	complete := 0
 	var errs []error
 	for _, m := range slices.Backward(list) {
 		enough := complete >= r.Keep
 		held := slices.Contains(r.Active, m.ID) || r.Hold != nil && r.Hold(m)
-		stale := r.Drop != nil && r.Drop(m)
-		if stale && held {
+		if stale[m.ID] && held {
 			continue
 		}
-		if stale || enough && !held {
+		if stale[m.ID] || enough && !held {
 			drop = append(drop, m)
 			continue
 		}

@@ -51,7 +51,13 @@ func TestRetain(t *testing.T) {
 		{"two", Retention{Keep: 2}, nil, []cdc.LSN{10, 20, 30}, []cdc.LSN{40, 50}, 40, nil},
 		{"more than there are", Retention{Keep: 9}, nil, nil, []cdc.LSN{10, 20, 30, 40, 50}, 10, nil},
 		{"held", Retention{Keep: 1, Hold: hold(20)}, nil, []cdc.LSN{10, 30, 40}, []cdc.LSN{20, 50}, 20, nil},
-		{"newest of another history", Retention{Keep: 2, Drop: func(m Manifest) bool { return m.Position.LSN >= 40 }}, nil, []cdc.LSN{10, 40, 50}, []cdc.LSN{20, 30}, 20, nil},
+		{"newest of another history", Retention{Keep: 2, Drop: func(m Manifest) (bool, error) { return m.Position.LSN >= 40, nil }}, nil, []cdc.LSN{10, 40, 50}, []cdc.LSN{20, 30}, 20, nil},
+		{"one that cannot be judged", Retention{Keep: 1, Drop: func(m Manifest) (bool, error) {
+			if m.Position.LSN == 20 {
+				return true, unfit
+			}
+			return true, nil
+		}}, nil, nil, []cdc.LSN{10, 20, 30, 40, 50}, 0, unfit},
 		{"incomplete does not count", Retention{Keep: 2}, lose(50), []cdc.LSN{10, 20}, []cdc.LSN{30, 40, 50}, 30, ErrDamaged},
 		{"incomplete and old", Retention{Keep: 2}, lose(10), []cdc.LSN{10, 20, 30}, []cdc.LSN{40, 50}, 40, nil},
 		{"held and incomplete", Retention{Keep: 1, Hold: hold(20)}, lose(20), []cdc.LSN{10, 30, 40}, []cdc.LSN{20, 50}, 50, ErrDamaged},
