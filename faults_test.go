@@ -177,7 +177,7 @@ func (p *plant) beat(ctx context.Context, l *primary.Pipeline, conn *stream.Conn
 			at := s.Position
 			at.LSN, at.Epoch = s.LSN.Published, s.LSN.Epoch
 			_ = conn.SendHeartbeat("app", stream.Heartbeat{ // while NATS is away nobody hears it
-				Position: at, Captured: s.LSN.Captured, Published: at.LSN, SentAt: p.clock.now(),
+				State: s.State, Position: at, Captured: s.LSN.Captured, Published: at.LSN, SentAt: p.clock.now(), Level: p.clock.now().Sub(s.Level),
 				Totals: stream.Totals{Transactions: s.Totals.Transactions, Bytes: s.Totals.Bytes},
 			})
 			select {
@@ -226,8 +226,8 @@ func (f *follower) start() {
 	f.Replica, f.run = r, run(p.t, f.name, r.Run)
 	p.must(f.conn.OnHeartbeat(f.run.ctx, "app", func(h stream.Heartbeat) {
 		r.Heard(replica.Heartbeat{
-			Position: h.Position, Captured: h.Captured, Published: h.Published, Transactions: h.Totals.Transactions, Bytes: h.Totals.Bytes,
-			SentAt: h.SentAt, ReceivedAt: p.remote.now(),
+			State: h.State, Position: h.Position, Captured: h.Captured, Published: h.Published,
+			Transactions: h.Totals.Transactions, Bytes: h.Totals.Bytes, SentAt: h.SentAt, Level: h.Level, ReceivedAt: p.remote.now(),
 		})
 	}))
 }

@@ -323,7 +323,7 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 	t := time.NewTimer(pause)
 	defer t.Stop()
 	for {
-		wake := w.wake
+		wake, level := w.wake, p.o.Clock()
 		n, err := c.poll()
 		if err != nil {
 			return err
@@ -338,7 +338,7 @@ func (p *Pipeline) follow(ctx context.Context, c *capture, w *watcher) error {
 			p.summer.interrupt(errSumSpace)
 			p.audits.interrupt(errAuditSpace)
 		}
-		if p.status.captured(c) {
+		if p.status.captured(c, level) {
 			p.notice.note(p.o.Clock())
 			p.changed.notify()
 			breath = c.breather(breath)

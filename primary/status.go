@@ -37,6 +37,7 @@ type Status struct {
 	LSN       LSNs            `json:"lsn"`
 	Position  cdc.Position    `json:"position"` // captured
 	Totals    snapshot.Totals `json:"totals"`   // at Position
+	Level     time.Time       `json:"level_at"` // what was committed before is captured; the start, while that has never been so
 	Snapshot  SnapshotStatus  `json:"snapshot"`
 	Capture   CaptureStatus   `json:"capture"`
 	Sums      SumStatus       `json:"row_set_hashes"`
@@ -106,6 +107,7 @@ type statusBoard struct {
 	why     error     // of state; nil: nothing is wrong
 	needs   bool      // a snapshot
 	since   time.Time // when state began
+	level   time.Time // when all that was committed was captured last; before that has ever been, the start
 
 	position cdc.Position
 	totals   snapshot.Totals
@@ -116,6 +118,7 @@ type statusBoard struct {
 
 func (b *statusBoard) init(clock func() time.Time) {
 	b.clock, b.state, b.since = clock, StateStarting, clock()
+	b.level = b.since
 }
 
 // trouble notes what a part waits for; nil when it works.
@@ -159,11 +162,13 @@ func (b *statusBoard) durable(log *wal.Log) {
 	b.judge()
 }
 
-// captured notes how far c has come and reports whether that is news.
-func (b *statusBoard) captured(c *capture) bool {
+// captured notes how far c has come, with all that was committed before level, and
+// reports whether that is news.
+func (b *statusBoard) captured(c *capture, level time.Time) bool {
 	at, f := c.encoder.Position(), c.follower
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.level = level
 	news := (b.capture.Held == nil) != (c.upkeep.reader == nil)
 	b.capture = CaptureStatus{
 		SQLiteWALBytes: int64(f.position().Frame) * int64(f.view.pageSize),
@@ -215,9 +220,11 @@ func (b *statusBoard) word(needSnapshot bool) (string, error) {
 
 // A Reach is how far a pipeline has come.
 type Reach struct {
+	State    string
 	LSN      LSNs
 	Position cdc.Position    // captured
 	Totals   snapshot.Totals // at Position
+	Level    time.Time       // what was committed before is captured; the start, while that has never been so
 }
 
 // Reach is the part of Status that is asked for all the time.
@@ -243,7 +250,7 @@ func (b *statusBoard) reach(l LSNs) Reach {
 	if b.log != nil {
 		l.Durable = b.log.Durable()
 	}
-	return Reach{LSN: l, Position: b.position, Totals: b.totals}
+	return Reach{State: b.state, LSN: l, Position: b.position, Totals: b.totals, Level: b.level}
 }
 
 // Status is a copy of the present state.
@@ -259,7 +266,7 @@ func (p *Pipeline) Status() Status {
 	}
 	s.State, s.Since = b.state, b.since
 	r := b.reach(s.LSN)
-	s.LSN, s.Position, s.Totals, s.Capture = r.LSN, r.Position, r.Totals, b.capture
+	s.LSN, s.Position, s.Totals, s.Level, s.Capture = r.LSN, r.Position, r.Totals, r.Level, b.capture
 	s.Sums = p.summer.state(b.sums)
 	if s.Error == "" {
 		s.Error = s.Sums.Damage

@@ -26,29 +26,9 @@ const (
 	Failed     State = "failed"      // only a person can help; see Status.Error
 )
 
-// silence is how long the path from the primary may be without a heartbeat until
-// it counts as dead, and lag as unknown.
-const silence = 5 * time.Second
-
 // catchUpRecords is the number of pending records from which a streaming replica
 // counts as catching up again.
 const catchUpRecords = 1000
-
-// A Heartbeat is what the primary says of itself every second or so, through the
-// whole path but not stored.
-type Heartbeat struct {
-	Position  cdc.Position // of the last boundary published
-	Captured  cdc.LSN
-	Durable   cdc.LSN
-	Published cdc.LSN
-
-	Transactions uint64 // total at Position
-	Bytes        uint64 // total at Position
-
-	SentAt     time.Time     // primary's clock
-	ReceivedAt time.Time     // replica's clock
-	Offset     time.Duration // primary's clock minus the replica's, as measured
-}
 
 // Status describes a replica at one moment. It feeds the status endpoint, the
 // metrics and the tests.
@@ -76,18 +56,6 @@ type Source struct {
 	Durable   cdc.LSN      `json:"durable"`
 	Published cdc.LSN      `json:"published"`
 	HeardAt   *time.Time   `json:"heard_at"` // null: never
-}
-
-// Lag is how far the replica is behind the primary. Transactions and Bytes count
-// from the last heartbeat.
-type Lag struct {
-	Transactions uint64 `json:"transactions"`
-	Bytes        uint64 `json:"bytes"` // of operations, before compression
-	// Seconds is 0 when nothing is pending, else at least the age of the oldest
-	// transaction not yet applied. It is null while nobody can know, which is so
-	// since Since: a replica that is cut off never says 0.
-	Seconds *float64   `json:"seconds"`
-	Since   *time.Time `json:"since,omitempty"`
 }
 
 // Trouble is an error and when it occurred.
@@ -119,6 +87,7 @@ type board struct {
 	started time.Time
 	heard   *Heartbeat
 	even    time.Time     // primary's clock: nothing was pending here, as of this heartbeat
+	trail   trail         // of what is pending, by the replica's clock
 	retried time.Time     // since when a replica whose disk was full goes on; zero: it does not, or its disk is not full
 	cut     time.Time     // since when the stream is out of reach; zero: it is not
 	attempt time.Time     // when the running attempt to consume it began; zero: none runs
@@ -225,7 +194,7 @@ func (b *board) foreign() bool {
 func (b *board) leadsOn(at cdc.Position) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if dead, _ := b.dead(b.clock.Now()); dead || b.heard.Position.LSN == 0 {
+	if b.silent(b.clock.Now()) || b.heard.Position.LSN == 0 {
 		return true
 	}
 	return b.heard.Position.Lineage == at.Lineage && at.LSN <= b.heard.Captured
@@ -288,30 +257,6 @@ func (b *board) absent() {
 	})
 }
 
-// judge notes that nothing is pending, as far as the last heartbeat knows.
-func (b *board) judge() {
-	if b.heard != nil && b.s.Applied.LSN >= b.heard.Published && b.s.Applied.Lineage == b.heard.Position.Lineage {
-		b.even = b.heard.SentAt
-		roomy := b.s.State == DiskFull && !b.retried.IsZero() && b.heard.ReceivedAt.After(b.retried)
-		if b.s.State == CatchingUp || roomy {
-			b.move(Streaming)
-		}
-	}
-}
-
-// hear takes a heartbeat.
-func (b *board) hear(h Heartbeat) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	news := b.heard == nil || b.heard.Position != h.Position || b.heard.Published != h.Published
-	b.heard = &h
-	b.s.Source = Source{Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published, HeardAt: &h.ReceivedAt}
-	b.judge()
-	if news { // what is applied may count only now
-		b.wake()
-	}
-}
-
 // change gives a channel that is closed at the next change of the position.
 func (b *board) change() (<-chan struct{}, Mark) {
 	b.mu.Lock()
@@ -331,55 +276,16 @@ func (b *board) status() Status {
 		s.Needs = s.Applied.LSN
 	}
 	now := b.clock.Now()
-	dead, since := b.dead(now)
-	if unreachable := b.unreachable(now); (s.State == Streaming || s.State == CatchingUp) && (unreachable || dead && b.heard != nil) {
-		s.State, s.Since = Offline, since
-		if unreachable {
-			s.Since = b.cut
+	if s.State == Streaming || s.State == CatchingUp {
+		if since, because := b.cutOff(now); !since.IsZero() {
+			s.State, s.Since = Offline, since
+			if because != "" {
+				s.Error = &Trouble{Text: because, At: since}
+			}
 		}
 	}
-	s.Lag = b.lag(now, dead, since)
+	s.Lag = b.lag(now)
 	return s
-}
-
-// dead reports whether the path from the primary is silent, and since when.
-func (b *board) dead(now time.Time) (bool, time.Time) {
-	since := b.started
-	if b.heard != nil {
-		since = b.heard.ReceivedAt
-	}
-	return b.heard == nil || now.Sub(since) > silence, since
-}
-
-func (b *board) lag(now time.Time, dead bool, since time.Time) Lag {
-	var l Lag
-	if b.heard != nil {
-		l.Transactions = above(b.heard.Transactions, b.s.Applied.Transactions)
-		l.Bytes = above(b.heard.Bytes, b.s.Applied.Bytes)
-	}
-	if dead {
-		l.Since = &since
-		return l
-	}
-	var seconds float64
-	if b.s.Applied.LSN < b.heard.Published || b.s.Applied.Lineage != b.heard.Position.Lineage {
-		// The oldest transaction that is missing is younger than the last one
-		// applied, and than the last heartbeat that left nothing to apply.
-		oldest := b.s.Applied.CapturedAt
-		if b.even.After(oldest) {
-			oldest = b.even
-		}
-		seconds = max(0, now.Add(b.heard.Offset).Sub(oldest).Seconds())
-	}
-	l.Seconds = &seconds
-	return l
-}
-
-func above(a, b uint64) uint64 {
-	if a < b {
-		return 0
-	}
-	return a - b
 }
 
 // Status describes the replica at this moment. It may be called concurrently.

@@ -46,7 +46,7 @@ func again[T any](t *testing.T, v T) {
 
 // FuzzHeartbeat: any bytes are a heartbeat or nothing.
 func FuzzHeartbeat(f *testing.F) {
-	seedLive(f, Heartbeat{Node: "p", Position: cdc.Position{Lineage: cdc.ID{1}, Epoch: 1, LSN: 1}, Captured: 1, SentAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)})
+	seedLive(f, Heartbeat{Node: "p", State: "failed", Level: time.Hour, Position: cdc.Position{Lineage: cdc.ID{1}, Epoch: 1, LSN: 1}, Captured: 1, SentAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if h, err := parseLive[Heartbeat](b); err == nil {
 			again(t, h)

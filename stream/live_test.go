@@ -21,7 +21,7 @@ func TestHeartbeat(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Heartbeat{
-		Node: "primary-1", Position: cdc.Position{Lineage: cdc.ID{1}, Epoch: 3, LSN: 9, Hash: cdc.Hash{2}},
+		Node: "primary-1", State: "disk_full", Level: 7 * time.Second, Position: cdc.Position{Lineage: cdc.ID{1}, Epoch: 3, LSN: 9, Hash: cdc.Hash{2}},
 		Captured: 12, Durable: 11, Published: 10,
 		Totals: Totals{Transactions: 5, Bytes: 6}, SentAt: time.Unix(1, 2).UTC(),
 	}

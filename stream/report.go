@@ -8,15 +8,21 @@ import (
 
 // A Heartbeat is what a primary tells its replicas each second, over core NATS:
 // nothing of it is stored. A replica that hears none for 5 s knows that the
-// path is dead, even when nothing is written.
+// path is dead, even when nothing is written. One that says that the capture has
+// not come along for 5 s leaves it as much in the dark. Fields that an older primary
+// does not send are zero.
 type Heartbeat struct {
 	Node      string       `json:"node"`
-	Position  cdc.Position `json:"position"`  // of the last boundary published
-	Totals    Totals       `json:"totals"`    // at Position
-	Captured  cdc.LSN      `json:"captured"`  // last record appended to the change log
-	Durable   cdc.LSN      `json:"durable"`   // last record fsynced there
-	Published cdc.LSN      `json:"published"` // last record acknowledged by the stream
-	SentAt    time.Time    `json:"sent_at"`   // by the primary's clock
+	State     string       `json:"state,omitempty"` // of the primary, one word, such as streaming
+	Position  cdc.Position `json:"position"`        // of the last boundary published
+	Totals    Totals       `json:"totals"`          // at Captured
+	Captured  cdc.LSN      `json:"captured"`        // last record appended to the change log
+	Durable   cdc.LSN      `json:"durable"`         // last record fsynced there
+	Published cdc.LSN      `json:"published"`       // last record acknowledged by the stream; 0: not known yet
+	SentAt    time.Time    `json:"sent_at"`         // by the primary's clock
+	// Level is how long before SentAt all that was committed was captured, in
+	// nanoseconds: whatever is not was committed since.
+	Level time.Duration `json:"level_ns,omitempty"`
 }
 
 // A Report is what a replica tells the primary each second, every other one where

@@ -47,8 +47,12 @@ func (b *backlog) note(m mark, published cdc.LSN) {
 }
 
 // lag is what is not published yet, at most: it counts from the last mark at or
-// below published. Without one, after a start with a backlog, nobody knows.
+// below published. Without one, after a start with a backlog, nobody knows, nor
+// before anything was captured.
 func (b *backlog) lag(now mark, published cdc.LSN) web.Lag {
+	if now.lsn == 0 {
+		return web.Lag{}
+	}
 	if published >= now.lsn {
 		return web.Lag{Transactions: new(uint64), Bytes: new(uint64), Seconds: new(float64)}
 	}

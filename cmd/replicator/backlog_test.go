@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/primary"
 	"github.com/sqlite-replicator/replicator/snapshot"
 	"github.com/sqlite-replicator/replicator/web"
 )
@@ -57,5 +59,29 @@ func TestBacklogIsBounded(t *testing.T) {
 	end := at(100*maxMarks, cdc.LSN(10+100*maxMarks))
 	if got := b.lag(end, 10); got.Seconds == nil || *got.Seconds != float64(100*maxMarks) {
 		t.Errorf("the first mark was lost: %+v", got)
+	}
+}
+
+// TestLagOfAPrimaryThatCapturesNothing: nobody knows then what there is to publish, and
+// its replicas hear so.
+func TestLagOfAPrimaryThatCapturesNothing(t *testing.T) {
+	began := clockOf(t)()
+	now := began
+	d := quietSource(t, func() time.Time { return now })
+	if w := d.describe(); w.Lag != (web.Lag{}) {
+		t.Errorf("before anything was captured, the lag is %+v", w.Lag)
+	}
+	now = now.Add(darkAfter + time.Second)
+	if w := d.describe(); w.Lag.Seconds != nil || w.Lag.Since == nil || !w.Lag.Since.Equal(began) {
+		t.Errorf("the lag is %+v", w.Lag)
+	}
+	if h := heartbeat(d.pipeline.Reach(), "p", now); h.State != primary.StateStarting || h.Level != 6*time.Second {
+		t.Errorf("heartbeat %+v", h)
+	}
+	now = began
+	why := errors.New("the disk is gone")
+	d.ended.Store(&why)
+	if w := d.describe(); w.State != primary.StateFailed || w.Lag.Seconds != nil || w.Lag.Since == nil {
+		t.Errorf("it has ended: %s, the lag is %+v", w.State, w.Lag)
 	}
 }

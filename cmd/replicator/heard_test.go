@@ -22,7 +22,7 @@ type (
 )
 
 // quietSource is a database of a primary that does not run.
-func quietSource(f *testing.F, clock func() time.Time) *sourceDatabase {
+func quietSource(f testing.TB, clock func() time.Time) *sourceDatabase {
 	dir := f.TempDir()
 	p, err := primary.New(primary.Options{
 		Name: "app", Path: filepath.Join(dir, "app.db"), Dir: dir, Stream: noStream{}, Snapshots: snapshot.NewDir(dir),
@@ -70,6 +70,7 @@ func FuzzHeardReport(f *testing.F) {
 func FuzzHeardHeartbeat(f *testing.F) {
 	for _, s := range []string{
 		`{"node":"p","position":{"epoch":1,"lsn":7},"captured":9,"durable":8,"published":7,"totals":{"transactions":5},"sent_at":"2026-01-02T03:04:05Z"}`,
+		`{"state":"failed","published":7,"level_ns":9223372036854775807,"sent_at":"2026-01-02T03:04:05Z"}`, `{"state":"\u001b[2J","level_ns":-9223372036854775808}`,
 		`{"published":18446744073709551615,"sent_at":"9999-12-31T23:59:59Z"}`, `{"sent_at":"0000-01-01T00:00:00Z","published":1}`, `{}`,
 	} {
 		f.Add([]byte(s))
@@ -92,7 +93,7 @@ func FuzzHeardHeartbeat(f *testing.F) {
 		}
 		d.heard(h)
 		s := r.Status()
-		if lag := s.Lag.Seconds; lag == nil || *lag < 0 || math.IsNaN(*lag) || math.IsInf(*lag, 0) {
+		if lag := s.Lag.Seconds; lag == nil && h.Level < time.Second || lag != nil && (*lag < 0 || math.IsNaN(*lag) || math.IsInf(*lag, 0)) {
 			t.Fatalf("after %+v the lag is %v", h, lag)
 		}
 		shown(t, "replica", d.describe(true))

@@ -105,8 +105,9 @@ func heartbeat(s primary.Reach, node string, now time.Time) stream.Heartbeat {
 		at.Hash = s.Position.Hash // of any other boundary it is not known here
 	}
 	return stream.Heartbeat{
-		Node: node, Position: at, Totals: stream.Totals{Transactions: s.Totals.Transactions, Bytes: s.Totals.Bytes},
-		Captured: s.LSN.Captured, Durable: s.LSN.Durable, Published: s.LSN.Published, SentAt: now,
+		Node: node, State: s.State, Position: at, Totals: stream.Totals{Transactions: s.Totals.Transactions, Bytes: s.Totals.Bytes},
+		Captured: s.LSN.Captured, Durable: s.LSN.Durable, Published: s.LSN.Published,
+		SentAt: now, Level: max(0, now.Sub(s.Level)),
 	}
 }
 
@@ -154,7 +155,7 @@ func (d *sourceDatabase) describe() web.Database {
 	w := web.Database{
 		Name: d.name, Path: d.path, State: s.State, Since: s.Since, Error: s.Error, Epoch: s.Position.Epoch,
 		LSN: web.LSNs{Captured: &s.LSN.Captured, Durable: &s.LSN.Durable, Published: &s.LSN.Published},
-		Lag: d.backlog.lag(mark{now, s.Position.LSN, s.Totals}, s.LSN.Published),
+		Lag: d.lag(s, now),
 		Sizes: web.Sizes{
 			Database: fileSize(d.path), SQLiteWAL: fileSize(d.path + "-wal"),
 			ChangeLog: s.ChangeLog.Bytes, Snapshot: s.Snapshot.Stored,
@@ -174,6 +175,17 @@ func (d *sourceDatabase) describe() web.Database {
 		w.Progress = snapshotProgress("snapshot", *p, now)
 	}
 	return w
+}
+
+// darkAfter is how long the capture may not come along until nobody can know what
+// there is to publish.
+const darkAfter = 5 * time.Second
+
+func (d *sourceDatabase) lag(s primary.Status, now time.Time) web.Lag {
+	if d.err() != nil || now.Sub(s.Level) > darkAfter {
+		return web.Lag{Since: &s.Level}
+	}
+	return d.backlog.lag(mark{now, s.Position.LSN, s.Totals}, s.LSN.Published)
 }
 
 func primaryWarnings(s primary.Status) (all []string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -36,11 +37,23 @@ func (d *copyDatabase) hear(ctx context.Context, conn *stream.Conn) error {
 // heard takes a heartbeat of the primary.
 func (d *copyDatabase) heard(h stream.Heartbeat) {
 	d.replica.Heard(replica.Heartbeat{
-		Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published,
+		State: word(h.State), Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published,
 		Transactions: h.Totals.Transactions, Bytes: h.Totals.Bytes,
-		SentAt: h.SentAt, ReceivedAt: d.clock(), Offset: time.Duration(d.offset.Load()),
+		SentAt: h.SentAt, Level: max(0, h.Level), ReceivedAt: d.clock(), Offset: time.Duration(d.offset.Load()),
 	})
 }
+
+// word is s if it is one that a state may have, else "": it comes from whoever may
+// publish, and is shown.
+func word(s string) string {
+	if len(s) > maxWord || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz_") != "" {
+		return ""
+	}
+	return s
+}
+
+// maxWord is the length of the longest state that is taken from another node.
+const maxWord = 20
 
 const (
 	measureEvery = 30 * time.Second // between two measurements of the clock offset
