@@ -1,7 +1,9 @@
 package primary
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/snapshot"
+	"github.com/sqlite-replicator/replicator/wal"
 )
 
 // interrupted starts over a source of which something was missed, with a store
@@ -94,6 +97,76 @@ func TestResyncWaitsWithinBounds(t *testing.T) {
 	b.sync()
 	if !b.has(cdc.Break) {
 		t.Errorf("captured %v, want a break", b.kinds())
+	}
+}
+
+// TestChangeLogBeforeAnythingIsKnown: a change log may be past its bound when a process starts,
+// as the bound follows the free space. Before snapshots and stream are known, all of it seems
+// to be needed alike, and a resync that waits for them needs it.
+func TestChangeLogBeforeAnythingIsKnown(t *testing.T) {
+	b := newBench(t, oneTable)
+	store := &failingStore{Store: b.store}
+	b.store = store
+	most := int64(0)
+	b.edit = func(o *Options) {
+		o.ChangeLog.SegmentBytes, o.ChangeLog.MaxBytes = 16<<10, most
+		o.Replay = func(string, snapshot.Manifest) (Replayer, error) { return tally{new(int)}, nil }
+	}
+	b.start()
+	write := func(times int) {
+		for range times {
+			b.exec("INSERT INTO t(v) VALUES(randomblob(30000))")
+			b.sync()
+		}
+	}
+	write(8)
+	at := b.snapshot()
+	write(3)
+	b.end()
+	b.reconnect() // no frames: a resync
+	store.set(fakeCondition("unavailable"), nil)
+	most = 150 << 10
+	b.start()
+	noError(t, b.p.changed.wait(b.ctx, func() bool { return b.p.Status().State == StateOffline }))
+	for range 3 { // the third is taken after what the first one led to
+		b.p.snapshots.wake <- struct{}{}
+	}
+	store.set(nil, nil)
+	b.sync()
+	recs, err := b.stream.all()
+	if broken := func(r cdc.Record) bool { return r.Kind == cdc.Break }; err != nil || slices.ContainsFunc(recs, broken) {
+		t.Errorf("the history was broken: %v; the snapshot is at %d, the change log begins at %d", err, at, b.p.Status().ChangeLog.First)
+	}
+}
+
+// TestChangeLogOfNobody: that nothing is known does not let the change log grow for ever.
+func TestChangeLogOfNobody(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.edit = func(o *Options) { o.ChangeLog.MaxBytes = 1 << 10 }
+	p, err := New(b.options())
+	noError(t, err)
+	log, err := wal.Open(t.TempDir(), wal.Options{SegmentBytes: 1})
+	noError(t, err)
+	t.Cleanup(func() { noError(t, log.Close()) })
+	epoch := cdc.Epoch(0)
+	grow := func(size int64) {
+		for log.Size() <= size {
+			epoch++
+			e := cdc.NewEncoder(log.Tail(), epoch, cdc.ID{1}, log.Append)
+			noError(t, errors.Join(e.Epoch(cdc.Boundary{}), log.Sync()))
+		}
+	}
+	grow(8 << 10)
+	first, s := log.First(), p.snapshots
+	s.unknown = unknownBound(log, 1<<10)
+	noError(t, s.trimLog(log))
+	if log.First() != first {
+		t.Errorf("given up: %d to %d", first, log.First()-1)
+	}
+	grow(s.unknown)
+	noError(t, s.trimLog(log))
+	if log.Size() > s.unknown {
+		t.Errorf("the change log has %d bytes", log.Size())
 	}
 }
 

@@ -71,6 +71,7 @@ type shelf struct {
 	have     bool
 	broken   cdc.LSN    // the last break record known
 	recalled bool       // what an earlier run left is known; Run's own
+	unknown  int64      // bytes that the change log may have while it is not; Run's own
 	acked    ackHistory // Run's own
 }
 
@@ -85,7 +86,7 @@ func newSnapshotter(p *Pipeline) *snapshotter {
 func (s *snapshotter) open(log *wal.Log) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shelf = shelf{log: log, acked: ackHistory{keep: s.p.o.ChangeLog.RetainFor}}
+	s.shelf = shelf{log: log, acked: ackHistory{keep: s.p.o.ChangeLog.RetainFor}, unknown: unknownBound(log, s.p.o.ChangeLog.MaxBytes)}
 	s.readBack.open()
 }
 

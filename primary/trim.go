@@ -76,16 +76,33 @@ func (s *snapshotter) trimLog(log *wal.Log) error {
 	oldest, newest := s.oldest, s.newest.Position.LSN
 	s.mu.Unlock()
 	defer s.p.changed.notify()
-	for _, below := range []cdc.LSN{min(oldest, s.readBack.below(), s.acked.before(s.p.o.Clock())), min(newest, s.p.published()), log.Durable()} {
+	published, most := s.p.published(), s.p.o.ChangeLog.MaxBytes
+	for _, below := range []cdc.LSN{min(oldest, s.readBack.below(), s.acked.before(s.p.o.Clock())), min(newest, published)} {
 		if err := log.Trim(below); err != nil {
 			return err
 		}
-		if max := s.p.o.ChangeLog.MaxBytes; max <= 0 || log.Size() <= max {
+		if most <= 0 || log.Size() <= most {
 			return nil
 		}
 	}
-	return nil
+	// Until snapshots and stream are known, nothing seems to be needed less than the rest,
+	// and a resync may wait for both.
+	if known := s.recalled && published > 0; !known && log.Size() <= s.unknown {
+		return nil
+	}
+	first := log.First()
+	err := log.Trim(log.Durable())
+	if now := log.First(); now != first {
+		s.p.o.Logger.Warn("the change log is past change_log.max_size and has given up records that were not published, or that no snapshot has; "+
+			"replicas take up a new snapshot", "max_size", most, "first_lsn", now, "was", first)
+	}
+	return err
 }
+
+// unknownBound is the size up to which a change log gives up nothing before stream and snapshots
+// are known: a quarter of its bound more than the bound, or than it had at the start. What an
+// earlier run left costs no disk that is not gone already.
+func unknownBound(log *wal.Log, most int64) int64 { return max(log.Size(), most) + most/4 }
 
 // makeRoom names a snapshot that lets a full stream go on when what it stands in for is
 // removed, and makes a new one where what is published needs all that the stream holds. One
