@@ -231,3 +231,17 @@ func TestFleet(t *testing.T) {
 		t.Errorf("%d replicas remembered, want %d", len(all), maxFleet)
 	}
 }
+
+// TestAnswerTooLarge: whoever asked learns why there is no answer, and waits for none.
+func TestAnswerTooLarge(t *testing.T) {
+	c := testConn(t)
+	ctx, cancel := context.WithTimeout(testContext(t), time.Minute)
+	defer cancel()
+	_, err := c.Serve(ctx, "app", "large", func(context.Context, []byte) ([]byte, error) { return make([]byte, 3<<20), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Request(ctx, "app", "large", nil); !errors.Is(err, ErrRemote) || !strings.Contains(err.Error(), "3145728 bytes") {
+		t.Errorf("%v", err)
+	}
+}

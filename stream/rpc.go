@@ -93,7 +93,13 @@ func (s *service) reply(m *nats.Msg, res []byte, err error) {
 		answer.Header = nats.Header{statusHeader: {"error"}}
 		answer.Data = []byte(err.Error())
 	}
-	if err := m.RespondMsg(answer); err != nil {
+	err = m.RespondMsg(answer)
+	if errors.Is(err, nats.ErrMaxPayload) { // else whoever asked would wait for nothing
+		answer.Header = nats.Header{statusHeader: {"error"}}
+		answer.Data = fmt.Appendf(nil, "the answer has %d bytes, more than the server's max_payload of %d", len(answer.Data), s.conn.nc.MaxPayload())
+		err = m.RespondMsg(answer)
+	}
+	if err != nil {
 		s.conn.log.Debug("stream: answer not sent", "subject", m.Subject, "err", err)
 	}
 }

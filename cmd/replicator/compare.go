@@ -152,11 +152,18 @@ func (c *comparison) sums(ctx context.Context, view *replica.View) (here, there 
 // audit asks the primary until it has hashed everything. It may be away for a while.
 func (c *comparison) audit(ctx context.Context) (primary.Audit, error) {
 	heard := c.d.clock()
+	var tables []sqlite.TableSum
 	for {
-		s, err := c.state(ctx)
+		s, err := c.state(ctx, len(tables))
 		switch now := c.d.clock(); {
 		case err == nil && s.Audit != nil:
+			tables = append(tables, s.Audit.Tables...)
+			if s.More && len(s.Audit.Tables) > 0 {
+				heard = now
+				continue
+			}
 			c.note(func(p *compared) { p.there, p.whole = s.Read, true })
+			s.Audit.Tables = tables
 			return *s.Audit, nil
 		case err == nil:
 			heard = now
@@ -175,10 +182,11 @@ func (c *comparison) audit(ctx context.Context) (primary.Audit, error) {
 	}
 }
 
-func (c *comparison) state(ctx context.Context) (primary.AuditState, error) {
+// state asks how far the primary is, and for its tables from an index on.
+func (c *comparison) state(ctx context.Context, from int) (auditState, error) {
 	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
 	defer cancel()
-	return ask[primary.AuditState](ctx, c.node.conn, c.d.name, methodAuditState, auditRequest{ID: c.id})
+	return ask[auditState](ctx, c.node.conn, c.d.name, methodAuditState, auditRequest{ID: c.id, From: &from})
 }
 
 // maxNamedTables bounds the tables of which rows are named.

@@ -19,7 +19,7 @@ import (
 const (
 	methodSync       = "sync"        // nothing -> cdc.Position
 	methodAuditBegin = "audit.begin" // nothing -> auditBegun
-	methodAuditState = "audit.state" // auditRequest -> primary.AuditState, after a while or at the end
+	methodAuditState = "audit.state" // auditRequest -> auditState, after a while or at the end
 	methodAuditRows  = "audit.rows"  // auditRequest -> []sqlite.RowRun
 	methodAuditEnd   = "audit.end"   // auditRequest -> nothing
 )
@@ -32,6 +32,35 @@ type auditBegun struct {
 type auditRequest struct {
 	ID   cdc.ID            `json:"id"`
 	Rows *primary.RowRange `json:"rows,omitempty"` // only of methodAuditRows
+	From *int              `json:"from,omitempty"` // only of methodAuditState: tables that the asker has; nil: it takes all at once
+}
+
+// An auditState is one with as many of its tables as go into a message.
+type auditState struct {
+	primary.AuditState
+	More bool `json:"more,omitempty"` // tables follow these
+}
+
+// auditPart is about how many bytes of tables there are in an answer: servers take at least
+// 1 MiB.
+const auditPart = 256 << 10
+
+// portion cuts the tables of a complete audit to those from an index on that go into an
+// answer.
+func portion(s primary.AuditState, from int) auditState {
+	if s.Audit == nil {
+		return auditState{AuditState: s}
+	}
+	const each, escaped = 128, 6 // bytes beside the name, and of a byte of it at most
+	all := s.Audit.Tables
+	from = min(max(from, 0), len(all))
+	end := from
+	for room := auditPart; end < len(all) && room > 0; end++ {
+		room -= each + escaped*len(all[end].Name)
+	}
+	cut := *s.Audit
+	cut.Tables, s.Audit = all[from:end], &cut
+	return auditState{s, end < len(all)}
 }
 
 // auditAnswer is how long an audit that has not come to its end is waited for.
@@ -48,10 +77,14 @@ func serveRPC(ctx context.Context, conn *stream.Conn, db string, p *primary.Pipe
 			id, at, err := p.BeginAudit(ctx)
 			return auditBegun{id, at}, err
 		}),
-		methodAuditState: handler(func(ctx context.Context, r auditRequest) (primary.AuditState, error) {
+		methodAuditState: handler(func(ctx context.Context, r auditRequest) (auditState, error) {
 			ctx, cancel := context.WithTimeout(ctx, auditAnswer)
 			defer cancel()
-			return p.Audit(ctx, r.ID)
+			s, err := p.Audit(ctx, r.ID)
+			if err != nil || r.From == nil {
+				return auditState{AuditState: s}, err
+			}
+			return portion(s, *r.From), nil
 		}),
 		methodAuditRows: handler(func(ctx context.Context, r auditRequest) ([]sqlite.RowRun, error) {
 			if r.Rows == nil {
