@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"time"
 	"unicode"
@@ -74,16 +75,34 @@ func (p Primary) checkLimits(r *report) {
 	atLeast(r, "stream.max_bytes", p.Stream.MaxBytes, 1*MiB, auto)
 	atLeast(r, "stream.max_age", p.Stream.MaxAge, time.Minute, "0 for no limit")
 	oneOf(r, "stream.compression", p.Stream.Compression, "none", "s2")
-	store := p.NATS.Embedded.MaxStore
-	if p.NATS.IsEmbedded() && store != 0 && p.Stream.MaxBytes > store {
-		r.bad("stream.max_bytes", show(p.Stream.MaxBytes), "at most nats.max_store, which is "+store.String())
-	}
+	p.checkStore(r)
 	within(r, "change_log.segment_size", p.ChangeLog.SegmentSize, 1*MiB, 1*GiB)
 	atLeast(r, "change_log.max_size", p.ChangeLog.MaxSize, 2*p.ChangeLog.SegmentSize, auto)
 	oneOf(r, "change_log.compression", p.ChangeLog.Compression, "s2", "zstd")
 	if p.ChangeLog.RetainAge < 10*time.Minute {
 		r.bad("change_log.retain_age", FormatDuration(p.ChangeLog.RetainAge),
 			"at least 10m: until then NATS may lose at a power failure what it acknowledged")
+	}
+}
+
+// LeastAuto is the least of a size that is chosen by free space: below it nothing works.
+const LeastAuto = 16 * MiB
+
+// checkStore looks at what the streams of all databases may take of nats.max_store.
+func (p Primary) checkStore(r *report) {
+	store, n := p.NATS.Embedded.MaxStore, len(p.Databases)
+	if !p.NATS.IsEmbedded() || store == 0 || n == 0 {
+		return
+	}
+	each, of := store/Size(n), "nats.max_store, which is "+store.String()
+	if n > 1 {
+		of = fmt.Sprintf("1/%d of %s", n, of)
+	}
+	switch {
+	case p.Stream.MaxBytes > each:
+		r.bad("stream.max_bytes", show(p.Stream.MaxBytes), "at most "+of)
+	case p.Stream.MaxBytes == 0 && each < LeastAuto:
+		r.bad("nats.max_store", show(store), "at least "+show(LeastAuto*Size(n))+", which is "+show(LeastAuto)+" for each stream, or stream.max_bytes")
 	}
 }
 

@@ -100,6 +100,20 @@ func TestValidatePrimary(t *testing.T) {
 		{"sync interval", func(p *Primary) { p.NATS.Embedded.SyncInterval = day }, "nats.sync_interval: is 1d, want 10ms to 10s"},
 		{"stream beyond store", func(p *Primary) { p.NATS.Embedded.MaxStore, p.Stream.MaxBytes = GiB, TiB },
 			"stream.max_bytes: is 1TiB, want at most nats.max_store, which is 1GiB"},
+		{"streams beyond store", func(p *Primary) {
+			p.NATS.Embedded.MaxStore, p.Stream.MaxBytes = 2*GiB, GiB
+			p.Databases = append(p.Databases, PrimaryDatabase{Name: "b", Path: "b"}, PrimaryDatabase{Name: "c", Path: "c"})
+		}, "stream.max_bytes: is 1GiB, want at most 1/3 of nats.max_store, which is 2GiB"},
+		{"streams that fill the store", func(p *Primary) {
+			p.NATS.Embedded.MaxStore, p.Stream.MaxBytes = 2*GiB, GiB
+			p.Databases = append(p.Databases, PrimaryDatabase{Name: "b", Path: "b"})
+		}, ""},
+		{"store without room", func(p *Primary) {
+			p.NATS.Embedded.MaxStore = 20 * MiB
+			p.Databases = append(p.Databases, PrimaryDatabase{Name: "b", Path: "b"})
+		}, "nats.max_store: is 20MiB, want at least 32MiB, which is 16MiB for each stream, or stream.max_bytes"},
+		{"small store for a small stream", func(p *Primary) { p.NATS.Embedded.MaxStore, p.Stream.MaxBytes = 8*MiB, MiB }, ""},
+		{"store elsewhere", func(p *Primary) { p.NATS.URL, p.NATS.Embedded.MaxStore = "nats://h", 8*MiB }, ""},
 		{"small stream", func(p *Primary) { p.Stream.MaxBytes = 1000 }, "stream.max_bytes: is 1KB, want at least 1MiB, or 0 for a limit by free space"},
 		{"small log", func(p *Primary) { p.ChangeLog.MaxSize = 64 * MiB }, "change_log.max_size: is 64MiB, want at least 128MiB, or 0 for a limit by free space"},
 		{"segment", func(p *Primary) { p.ChangeLog.SegmentSize = 0 }, "change_log.segment_size: is 0, want 1MiB to 1GiB"},
