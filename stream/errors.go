@@ -49,6 +49,11 @@ var (
 	ErrSequence = &Condition{word: "sequence", text: "the stream ends elsewhere"}
 	// ErrFull: the stream or the store has no room. Trim, then publish again.
 	ErrFull = &Condition{word: "full", text: "the stream is full"}
+	// ErrOverbooked: the MaxBytes of all streams together are more than the server or the
+	// account may hold, whatever is in them. Trimming does not help, and a stream that is
+	// there cannot be claimed if the limit was lowered below them.
+	ErrOverbooked = &Condition{word: "overbooked", text: "NATS has promised its room to streams already; make stream.max_bytes smaller, " +
+		"delete streams that are no longer needed, or raise the limit of the server"}
 	// ErrTooLarge: NATS does not take messages of this size, ever.
 	ErrTooLarge = &Condition{word: "too_large", text: "the message is larger than the server's max_payload; raise it to at least 2MiB"}
 	// ErrNoStream: the stream or the bucket does not exist.
@@ -169,8 +174,10 @@ func apiCondition(err *jetstream.APIError) *Condition {
 	switch err.ErrorCode {
 	case codeWrongSequence, codeWrongSequenceConstant:
 		return ErrSequence
-	case codeInsufficientResources, codeInsufficientMemory, codeInsufficientStorage:
+	case codeInsufficientResources:
 		return ErrFull
+	case codeInsufficientMemory, codeInsufficientStorage:
+		return ErrOverbooked
 	case codeStreamNotFound:
 		return ErrNoStream
 	case codeStreamExists:

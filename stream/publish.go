@@ -58,8 +58,8 @@ type inFlight struct {
 // The stream must end at after, with a record that the caller has compared with
 // its own log: Publish shuts every other publisher out of the stream. From then
 // on it runs until ctx ends, next fails (that error is returned, after all that was
-// sent is acknowledged) or NATS refuses: ErrSequence, ErrFull, ErrNoStream,
-// ErrTooLarge, or ErrUnavailable. It notices these within a Poll even while there
+// sent is acknowledged) or NATS refuses: ErrSequence, ErrFull, ErrOverbooked,
+// ErrNoStream, ErrTooLarge, or ErrUnavailable. It notices these within a Poll even while there
 // is nothing to send. What was stored without an acknowledgement is then
 // unknown, so compare Info and Get with the own log before publishing again.
 func (s *Stream) Publish(ctx context.Context, after cdc.LSN, next func(context.Context) ([]byte, cdc.LSN, error), acked func(cdc.LSN)) error {

@@ -32,10 +32,11 @@ type ServerOptions struct {
 	Dir    string // of the store; created if missing
 	Listen string // host:port, port 0 takes a free one; empty: no listener, only [Options].Server
 
-	MaxStore     int64         // bytes of all streams and buckets; 0, and more than the disk has: 80 % of what the disk can give
-	MaxPayload   int           // bytes of one message; 0: DefaultMaxPayload
-	SyncInterval time.Duration // 0: DefaultSyncInterval
-	SyncAlways   bool          // fsync before each acknowledgement
+	MaxStore     int64            // bytes of all streams and buckets; 0, and more than the disk has: 80 % of what the disk can give
+	Streams      map[string]int64 // by database: the MaxBytes that its stream is to have; there is room for it
+	MaxPayload   int              // bytes of one message; 0: DefaultMaxPayload
+	SyncInterval time.Duration    // 0: DefaultSyncInterval
+	SyncAlways   bool             // fsync before each acknowledgement
 
 	Auth   ServerAuth
 	TLS    TLS // Cert and Key are the server's own; with CA, clients must present a certificate of it
@@ -54,6 +55,8 @@ type Server struct {
 	ready chan struct{}                 // closed when clients may connect
 	done  chan struct{}                 // closed when Run has returned
 	now   atomic.Pointer[server.Server] // that runs; nil before Ready
+	limit atomic.Int64                  // of its store
+	above bool                          // limit is what streams were promised that are to have less; Run's own
 	err   error                         // of Run; set before done is closed
 }
 
@@ -139,17 +142,9 @@ func (s *Server) URL() string {
 	return s.now.Load().ClientURL()
 }
 
-// MaxStore is the limit of the store that is in force, in bytes, at most 80 % of
-// what the disk can give; 0 before Ready. The MaxBytes of all streams together
-// must stay below it.
-func (s *Server) MaxStore() int64 {
-	select {
-	case <-s.ready:
-		return s.opts.JetStreamMaxStore
-	default:
-		return 0
-	}
-}
+// MaxStore is the limit of the store that is in force, in bytes: that of the options, or
+// what streams have reserved, where that is more; 0 before Ready.
+func (s *Server) MaxStore() int64 { return s.limit.Load() }
 
 // Run starts the server and stops it when ctx ends. It returns after the store
 // is closed, and never nil. Connections should be closed before ctx ends, else
@@ -185,6 +180,9 @@ var errAgain = errors.New("it is to start again")
 
 // serve runs one server until ctx ends.
 func (s *Server) serve(ctx context.Context) error {
+	if err := s.bound(); err != nil {
+		return err
+	}
 	ns, err := server.NewServer(s.opts.Clone())
 	if err != nil {
 		return err
@@ -218,6 +216,7 @@ func (s *Server) take(ns *server.Server) {
 	if a, ok := ns.Addr().(*net.TCPAddr); ok {
 		s.opts.Port = a.Port
 	}
+	s.limit.Store(s.opts.JetStreamMaxStore)
 	if s.now.Swap(ns) == nil {
 		close(s.ready)
 	}
@@ -231,7 +230,7 @@ func (s *Server) InProcessConn() (net.Conn, error) { return s.now.Load().InProce
 // a full disk say, a stream refuses whatever comes until JetStream starts again,
 // and does not say so to the publisher: errAgain, once there is room. To start
 // JetStream alone would be a data race in the server with whoever asks it something
-// at that moment.
+// at that moment. Nor can it lower the limit of its store while it runs.
 func (s *Server) attend(ctx context.Context, ns *server.Server, log *serverLog) error {
 	ticks := tick.NewTicker(attendEvery)
 	defer ticks.Stop()
@@ -245,6 +244,9 @@ func (s *Server) attend(ctx context.Context, ns *server.Server, log *serverLog) 
 			ticks.Next()
 			if (!ns.JetStreamEnabled() || log.broken.Load()) && s.hasRoom() {
 				return fmt.Errorf("%w: JetStream could not write to its store, and now there is room", errAgain)
+			}
+			if s.above && s.given() {
+				return fmt.Errorf("%w: its streams were given less, and now the limit of its store can be lower", errAgain)
 			}
 		}
 	}
@@ -261,24 +263,42 @@ func (s *Server) hasRoom() bool {
 	return err == nil && free >= min(enoughRoom, s.opts.JetStreamMaxStore/10)
 }
 
-// prepare does what is better refused in one line here than in the server's
-// log: the listener, the folder, the room.
-func (s *Server) prepare() error {
-	if err := os.MkdirAll(s.o.Dir, 0o700); err != nil {
-		return fmt.Errorf("stream: embedded server: store folder: %w", err)
-	}
+// bound chooses the limit of the store. JetStream counts the MaxBytes of a stream as used,
+// whatever is in it; where that comes to more than the limit, it changes no stream any
+// more, not even to less, and whoever publishes has to. So where streams were promised
+// more than there is, as on a disk that the application has filled meanwhile, the limit is
+// what they were promised, until those of the databases were given less.
+func (s *Server) bound() error {
 	limit, err := storeLimit(s.o.Dir)
 	if err != nil {
-		return fmt.Errorf("stream: embedded server: free space of %s: %w", s.o.Dir, err)
-	}
-	s.opts.JetStreamMaxStore = s.o.MaxStore
-	if s.o.MaxStore <= 0 || s.o.MaxStore > limit {
-		// A full disk gets no error reply from JetStream, only silence until a
-		// restart; a limit below it does.
-		s.opts.JetStreamMaxStore = limit
+		return fmt.Errorf("free space of %s: %w", s.o.Dir, err)
 	}
 	if s.o.MaxStore > limit {
 		s.o.Logger.Warn("nats.max_store is more than the disk can give, using less", "want", s.o.MaxStore, "using", limit)
+	}
+	// A full disk gets no error reply from JetStream, only silence until a restart; a
+	// limit below it does.
+	limit = bounded(s.o.MaxStore, limit)
+	now, then := promised(reservations(s.o.Dir), s.o.Streams)
+	s.above = now > max(limit, then)
+	if now > limit {
+		s.o.Logger.Warn("streams were promised more than nats.store_dir can give", "promised", now, "want", limit)
+	}
+	s.opts.JetStreamMaxStore = max(limit, now+1) // a bucket reserves nothing, and counts as one byte
+	return nil
+}
+
+// given reports whether no stream of the databases has reserved more than it is to have.
+func (s *Server) given() bool {
+	now, then := promised(reservations(s.o.Dir), s.o.Streams)
+	return now == then
+}
+
+// prepare does what is better refused in one line here than in the server's
+// log: the listener and the folder.
+func (s *Server) prepare() error {
+	if err := os.MkdirAll(s.o.Dir, 0o700); err != nil {
+		return fmt.Errorf("stream: embedded server: store folder: %w", err)
 	}
 	if s.opts.DontListen || s.opts.Port == server.RANDOM_PORT {
 		return nil

@@ -70,7 +70,9 @@ func (c *Conn) Stream(db string, cfg StreamConfig) *Stream {
 }
 
 // Name is the stream's name in JetStream.
-func (s *Stream) Name() string { return "REPLICATOR_" + s.db }
+func (s *Stream) Name() string { return streamName(s.db) }
+
+func streamName(db string) string { return "REPLICATOR_" + db }
 
 // subject is what the stream listens on until the first publisher comes; see
 // claim.
@@ -126,7 +128,7 @@ func (s *Stream) config(first cdc.LSN) jetstream.StreamConfig {
 
 // Create creates the stream so that its first record is first, which must be
 // published with Publish(ctx, first-1, …). It fails with ErrExists if there is
-// one that differs, and with ErrFull if MaxBytes cannot be reserved.
+// one that differs, and with ErrOverbooked if MaxBytes cannot be reserved.
 func (s *Stream) Create(ctx context.Context, first cdc.LSN) error {
 	req, cancel := s.conn.request(ctx)
 	defer cancel()

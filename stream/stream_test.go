@@ -251,8 +251,8 @@ func TestPurgeForward(t *testing.T) {
 func TestCreateBeyondStore(t *testing.T) {
 	srv, _ := startServer(t, ServerOptions{MaxStore: 8 << 20})
 	c := connect(t, Options{Server: srv})
-	if err := c.Stream("app", StreamConfig{MaxBytes: 64 << 20}).Create(testContext(t), 1); !errors.Is(err, ErrFull) {
-		t.Errorf("%v, want ErrFull", err)
+	if err := c.Stream("app", StreamConfig{MaxBytes: 64 << 20}).Create(testContext(t), 1); !errors.Is(err, ErrOverbooked) {
+		t.Errorf("%v, want ErrOverbooked", err)
 	}
 }
 
@@ -347,7 +347,7 @@ func TestConditions(t *testing.T) {
 		{api(503, 10077, "no space left on device"), ErrFull},
 		{api(503, 10077, "store is closed"), ErrUnavailable},
 		{api(503, 10023, "insufficient resources"), ErrFull},
-		{api(500, 10047, "insufficient storage resources available"), ErrFull},
+		{api(500, 10047, "insufficient storage resources available"), ErrOverbooked},
 		{api(503, 10008, "JetStream system temporarily unavailable"), ErrUnavailable},
 		{api(404, 10059, "stream not found"), ErrNoStream},
 		{api(404, 10037, "no message found"), ErrNotFound},

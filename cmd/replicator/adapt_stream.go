@@ -17,8 +17,8 @@ import (
 // A published is a stream.Stream as a primary wants it.
 type published struct {
 	*stream.Stream
-	configured bool        // the configuration names its bounds
-	adjusted   atomic.Bool // an existing stream has them
+	bounded  bool        // its bounds are ours to choose, and not those of servers
+	adjusted atomic.Bool // an existing stream has them
 }
 
 // State implements primary.Stream.
@@ -37,7 +37,7 @@ func (s *published) State(ctx context.Context) (primary.StreamState, error) {
 // Publish implements primary.Stream. The primary has seen that the stream is its own: the
 // bounds of another primary's are not ours to change.
 func (s *published) Publish(ctx context.Context, after cdc.LSN, next func(context.Context) ([]byte, cdc.LSN, error), acked func(cdc.LSN)) error {
-	if s.configured && !s.adjusted.Load() {
+	if s.bounded && !s.adjusted.Load() {
 		if err := s.Reconfigure(ctx); err != nil {
 			return err
 		}

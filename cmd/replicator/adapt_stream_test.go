@@ -34,7 +34,7 @@ func TestForeignStreamKeepsItsBounds(t *testing.T) {
 	if err := conn.Stream("app", stream.StreamConfig{MaxBytes: before}).Create(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
-	s := &published{Stream: conn.Stream("app", stream.StreamConfig{MaxBytes: configured}), configured: true}
+	s := &published{Stream: conn.Stream("app", stream.StreamConfig{MaxBytes: configured}), bounded: true}
 	if state, err := s.State(ctx); err != nil || state.MaxBytes != before {
 		t.Errorf("after a look max_bytes is %d, want %d; %v", state.MaxBytes, before, err)
 	}

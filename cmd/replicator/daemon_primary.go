@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,7 +30,7 @@ const heartbeatEvery = 500 * time.Millisecond
 type primaryDaemon struct {
 	daemon
 	cfg     config.Primary
-	bounded bool // the configuration names the bound of the streams
+	bounded bool // the streams have a bound of ours
 	node    *primaryNode
 	url     string // of the embedded server; "" when NATS is elsewhere
 }
@@ -37,7 +38,7 @@ type primaryDaemon struct {
 // startPrimary starts everything a primary consists of. The caller stops the
 // stack, also after an error.
 func startPrimary(ctx context.Context, e *environment, cfg config.Primary) (*primaryDaemon, error) {
-	d := &primaryDaemon{daemon: newDaemon(e, cfg.Log), cfg: cfg, bounded: cfg.Stream.MaxBytes != 0}
+	d := &primaryDaemon{daemon: newDaemon(e, cfg.Log), cfg: cfg}
 	if err := checkSources(cfg.Databases); err != nil {
 		return d, err
 	}
@@ -82,17 +83,38 @@ func (d *primaryDaemon) autoSizes() error {
 	c.Capture.MaxSQLiteWAL = autoSQLiteWAL(c.Capture.MaxSQLiteWAL, free)
 	c.ChangeLog.MaxSize = autoChangeLog(c.ChangeLog.MaxSize, free)
 	c.Snapshot.MaxHeld = autoHeld(c.Snapshot.MaxHeld, free)
-	if !c.NATS.IsEmbedded() {
-		return nil
+	if c.NATS.IsEmbedded() {
+		err = d.boundStreams()
 	}
-	store, err := freeBelow(c.NATS.Embedded.StoreDir)
+	d.bounded = c.Stream.MaxBytes != 0
+	return err
+}
+
+// boundStreams bounds the streams by the room in the embedded server's store, which may be
+// more or less than at the last start.
+func (d *primaryDaemon) boundStreams() error {
+	c := &d.cfg
+	store := c.NATS.Embedded.StoreDir
+	if err := os.MkdirAll(store, 0o700); err != nil {
+		return fmt.Errorf("nats.store_dir: %w", err)
+	}
+	var names []string
+	for _, db := range c.Databases {
+		names = append(names, db.Name)
+	}
+	room, err := stream.LookAtStore(store, int64(c.NATS.Embedded.MaxStore), names)
 	if err != nil {
 		return fmt.Errorf("nats.store_dir: %w", err)
 	}
-	if c.NATS.Embedded.MaxStore > 0 {
-		store = min(store, c.NATS.Embedded.MaxStore)
+	if len(room.Others) > 0 {
+		d.log.Warn("other streams, as of databases no longer configured, keep their room in nats.store_dir until they are deleted with `nats stream rm`",
+			"streams", strings.Join(room.Others, ","))
 	}
-	c.Stream.MaxBytes = autoStream(c.Stream.MaxBytes, store, len(c.Databases))
+	want := c.Stream.MaxBytes
+	c.Stream.MaxBytes = autoStream(want, config.Size(max(room.Streams, 0)), len(names))
+	if c.Stream.MaxBytes < want {
+		d.log.Warn("stream.max_bytes for each database is more than nats.store_dir can give, using less", "want", want, "using", c.Stream.MaxBytes)
+	}
 	return nil
 }
 
@@ -214,7 +236,7 @@ func (d *primaryDaemon) serve(ctx context.Context) error {
 func (d *primaryDaemon) database(i int, sources *primary.Sources, packer *cdc.Packer) (*sourceDatabase, error) {
 	c := d.cfg.WithInherited(i)
 	o := pipelineOptions(d.cfg, i)
-	o.Stream = &published{Stream: d.conn.Stream(c.Name, streamConfig(d.cfg)), configured: d.bounded}
+	o.Stream = &published{Stream: d.conn.Stream(c.Name, streamConfig(d.cfg)), bounded: d.bounded}
 	o.Snapshots = snapshotStore(d.conn, d.cfg.Snapshot.Store, d.cfg.Snapshot.Dir, c.Name, d.cfg.NATS.Replicas)
 	if d.cfg.Snapshot.Store == config.StoreDir { // a folder that is not mounted holds no snapshots, and is to hold none
 		o.Snapshots = snapshot.NewDirAt(filepath.Join(d.cfg.Snapshot.Dir, c.Name), filepath.Join(o.Dir, "store.json"))

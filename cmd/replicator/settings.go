@@ -29,9 +29,13 @@ func natsOptions(node, url string, c config.Credentials, t config.TLS) stream.Op
 // those that replicas must present.
 func serverOptions(c config.Primary) stream.ServerOptions {
 	n := c.NATS
+	streams := map[string]int64{}
+	for _, db := range c.Databases {
+		streams[db.Name] = int64(c.Stream.MaxBytes)
+	}
 	return stream.ServerOptions{
 		Name: c.Node, Dir: n.Embedded.StoreDir, Listen: n.Embedded.Listen,
-		MaxStore: int64(n.Embedded.MaxStore), MaxPayload: int(n.Embedded.MaxPayload),
+		MaxStore: int64(n.Embedded.MaxStore), Streams: streams, MaxPayload: int(n.Embedded.MaxPayload),
 		SyncInterval: n.Embedded.SyncInterval, SyncAlways: n.Embedded.SyncAlways,
 		Auth: stream.ServerAuth{User: n.Credentials.User, Password: n.Credentials.Password.Reveal(), Token: n.Credentials.Token.Reveal()},
 		TLS:  transport(n.TLS),

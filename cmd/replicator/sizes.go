@@ -16,7 +16,6 @@ const (
 	mostChangeLog = 4 * config.GiB
 	mostHeld      = 4 * config.GiB
 	mostStream    = 64 * config.GiB
-	leastAuto     = 16 * config.MiB // below it nothing would work
 )
 
 // A statfs looks at a disk; unix.Statfs is one.
@@ -46,17 +45,21 @@ func autoHeld(configured, free config.Size) config.Size {
 	return auto(configured, free/10, mostHeld)
 }
 
-// autoStream is configured or an equal share of half of what is free: the other
-// half is for snapshots and for the application.
-func autoStream(configured, free config.Size, databases int) config.Size {
-	return auto(configured, free/2/config.Size(max(databases, 1)), mostStream)
+// autoStream is configured, where there is room for that, or an equal share of half of the
+// room: the other half is for snapshots.
+func autoStream(configured, room config.Size, databases int) config.Size {
+	each := room / config.Size(max(databases, 1))
+	if configured != 0 && configured <= max(each, config.LeastAuto) {
+		return configured
+	}
+	return auto(0, each/2, mostStream)
 }
 
 func auto(configured, share, most config.Size) config.Size {
 	if configured != 0 {
 		return configured
 	}
-	return max(min(share/config.MiB*config.MiB, most), leastAuto) // whole MiB read better
+	return max(min(share/config.MiB*config.MiB, most), config.LeastAuto) // whole MiB read better
 }
 
 // limits is what the log says at start of sizes that may have been chosen here. A

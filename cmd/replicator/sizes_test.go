@@ -26,6 +26,10 @@ func TestAutoSizes(t *testing.T) {
 		{"stream of ten databases", autoStream(0, 10*GiB, 10), 512 * MiB},
 		{"stream on a huge disk", autoStream(0, 100*TiB, 1), 64 * GiB},
 		{"stream without databases", autoStream(0, 10*GiB, 0), 5 * GiB},
+		{"stream where others have the room", autoStream(0, 0, 3), 16 * MiB},
+		{"stream as configured", autoStream(3*GiB, 10*GiB, 3), 3 * GiB},
+		{"stream beyond the room", autoStream(4*GiB, 9*GiB, 3), 1536 * MiB},
+		{"small stream without room", autoStream(2*MiB, 0, 1), 2 * MiB},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, tt.got, tt.want)
