@@ -350,7 +350,7 @@ func (c *corruptCase) settle() string {
 	}()
 	at, err := c.pipeline.Sync(ctx)
 	if err == nil {
-		_, err = c.replica.WaitFor(ctx, at.LSN, at.Epoch)
+		_, err = c.replica.WaitFor(ctx, at)
 	}
 	if err == nil && c.mode == "file" { // no frame tells of it
 		err = c.audit(ctx)

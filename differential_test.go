@@ -228,7 +228,7 @@ func (c *copied) waitFor(at cdc.Position) {
 			}
 		}
 	}()
-	if _, err := c.WaitFor(ctx, at.LSN, at.Epoch); err != nil {
+	if _, err := c.WaitFor(ctx, at); err != nil {
 		g.fail("%s: %v; status %+v, error %+v", c.name, err, c.Status(), c.Status().Error)
 	}
 }

@@ -259,7 +259,7 @@ func (p *plant) even(fs ...*follower) {
 
 func (p *plant) reach(f *follower, at cdc.Position) {
 	p.t.Helper()
-	if _, err := f.WaitFor(p.ctx, at.LSN, at.Epoch); err != nil {
+	if _, err := f.WaitFor(p.ctx, at); err != nil {
 		p.fail("%s: %v", f.name, err)
 	}
 	p.soon(f.name+" is of the primary's history", patience, func() bool { return f.Status().Applied.Lineage == at.Lineage })

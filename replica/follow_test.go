@@ -374,17 +374,29 @@ func TestWaitFor(t *testing.T) {
 	g := newRig(t, "CREATE TABLE t(a)")
 	g.start()
 	lsn := g.step("INSERT INTO t VALUES(1)")
-	if at, err := g.r.WaitFor(g.ctx, lsn, 1); err != nil || at != g.enc.Position() {
+	if at, err := g.r.WaitFor(g.ctx, cdc.Position{Lineage: g.enc.Position().Lineage, Epoch: 1, LSN: lsn}); err != nil || at != g.enc.Position() {
 		t.Errorf("%v, %v", at, err)
 	}
 	ctx, cancel := context.WithCancel(g.ctx)
 	cancel()
 	want := fmt.Sprintf("wait for LSN %d of app: applied up to %d in epoch 1: context canceled", lsn+1, lsn)
-	if at, err := g.r.WaitFor(ctx, lsn+1, 0); !errors.Is(err, context.Canceled) || at.LSN != lsn || err.Error() != want {
+	if at, err := g.r.WaitFor(ctx, cdc.Position{LSN: lsn + 1}); !errors.Is(err, context.Canceled) || at.LSN != lsn || err.Error() != want {
 		t.Errorf("beyond: %v, %v; want %s", at, err, want)
 	}
-	if _, err := g.r.WaitFor(ctx, lsn, 2); !errors.Is(err, context.Canceled) {
+	if _, err := g.r.WaitFor(ctx, cdc.Position{LSN: lsn, Epoch: 2}); !errors.Is(err, context.Canceled) {
 		t.Errorf("next epoch: %v", err)
+	}
+	// A primary that lost its data begins at 1: it may say so before its first heartbeat comes.
+	if _, err := g.r.WaitFor(ctx, cdc.Position{LSN: 1, Epoch: 1, Lineage: cdc.ID{9}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("another lineage: %v", err)
+	}
+	g.r.board.differs(true)
+	if _, err := g.r.WaitFor(ctx, cdc.Position{LSN: lsn}); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "a file that differs") {
+		t.Errorf("known to differ: %v", err)
+	}
+	g.r.board.differs(false)
+	if _, err := g.r.WaitFor(ctx, cdc.Position{LSN: lsn}); err != nil {
+		t.Errorf("mended: %v", err)
 	}
 }
 

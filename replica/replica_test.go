@@ -99,7 +99,7 @@ func (g *rig) wait() {
 
 func (g *rig) waitFor(lsn cdc.LSN) {
 	g.t.Helper()
-	if _, err := g.r.WaitFor(g.ctx, lsn, 0); err != nil {
+	if _, err := g.r.WaitFor(g.ctx, cdc.Position{LSN: lsn}); err != nil {
 		g.t.Fatalf("%v; status %+v, error %+v", err, g.r.Status(), g.r.Status().Error)
 	}
 }

@@ -184,7 +184,25 @@ func (b *board) unreachable(now time.Time) bool {
 func (b *board) foreign() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.elsewhere()
+}
+
+func (b *board) elsewhere() bool {
 	return b.heard != nil && b.heard.Position.LSN != 0 && b.s.Applied.LSN != 0 && b.heard.Position.Lineage != b.s.Applied.Lineage
+}
+
+// standing is change, and why nothing that is applied counts, in words; "": it does.
+func (b *board) standing() (changed <-chan struct{}, at Mark, but string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.elsewhere():
+		but = ", of another history than the primary's"
+	case b.wrong:
+		but = ", in a file that differs from the source"
+	}
+	changed, at = b.next()
+	return changed, at, but
 }
 
 // leadsOn reports whether the primary may have come by a position. One that owns the stream
@@ -261,6 +279,10 @@ func (b *board) absent() {
 func (b *board) change() (<-chan struct{}, Mark) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.next()
+}
+
+func (b *board) next() (<-chan struct{}, Mark) {
 	if b.changed == nil {
 		b.changed = make(chan struct{})
 	}
@@ -305,20 +327,21 @@ func (r *Replica) Changed() <-chan struct{} {
 	return c
 }
 
-// WaitFor returns once everything up to lsn is applied and the position's epoch
-// is at least epoch (0: any), with that position; or with the error of ctx and
-// the position so far. While the primary speaks of another history, as after its
-// data directory was lost, nothing that is applied counts. It may be called concurrently.
-func (r *Replica) WaitFor(ctx context.Context, lsn cdc.LSN, epoch cdc.Epoch) (cdc.Position, error) {
+// WaitFor returns once everything up to want's LSN is applied, in its epoch or a later
+// one (0: any) of its lineage (zero: any), with the position; or with the error of ctx
+// and the position so far. want's hash is not looked at. Nothing that is applied counts
+// while the primary speaks of another history, as after its data directory was lost, or
+// while the file is known to differ. It may be called concurrently.
+func (r *Replica) WaitFor(ctx context.Context, want cdc.Position) (cdc.Position, error) {
 	for {
-		changed, at := r.board.change()
-		if at.LSN >= lsn && at.LSN > 0 && at.Epoch >= epoch && !r.board.foreign() {
+		changed, at, but := r.board.standing()
+		if at.LSN >= max(want.LSN, 1) && at.Epoch >= want.Epoch && (at.Lineage == want.Lineage || want.Lineage == cdc.ID{}) && but == "" {
 			return at.Position, nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return at.Position, fmt.Errorf("wait for LSN %d of %s: applied up to %d in epoch %d: %w", lsn, r.o.Database, at.LSN, at.Epoch, context.Cause(ctx))
+			return at.Position, fmt.Errorf("wait for LSN %d of %s: applied up to %d in epoch %d%s: %w", want.LSN, r.o.Database, at.LSN, at.Epoch, but, context.Cause(ctx))
 		}
 	}
 }

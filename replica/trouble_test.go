@@ -255,7 +255,7 @@ func TestHeartbeatOfAnotherHistory(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(g.ctx)
 			cancel()
-			if _, err := g.r.WaitFor(ctx, 1, 1); !errors.Is(err, context.Canceled) {
+			if _, err := g.r.WaitFor(ctx, cdc.Position{LSN: 1, Epoch: 1}); !errors.Is(err, context.Canceled) {
 				t.Errorf("what is applied counts for the other history: %v", err)
 			}
 		})

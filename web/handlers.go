@@ -121,11 +121,12 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 	if lsn == 0 {
 		q.bad("lsn", "the number to wait for, 1 or more")
 	}
-	if q.refuse(w, "timeout", "lsn", "epoch") {
+	lineage := q.id("lineage")
+	if q.refuse(w, "timeout", "lsn", "epoch", "lineage") {
 		return
 	}
 	within(w, r, timeout, func(ctx context.Context) (any, error) {
-		at, err := s.o.Source.Wait(ctx, r.PathValue("db"), Position{LSN: cdc.LSN(lsn), Epoch: cdc.Epoch(epoch)})
+		at, err := s.o.Source.Wait(ctx, r.PathValue("db"), Position{LSN: cdc.LSN(lsn), Epoch: cdc.Epoch(epoch), Lineage: lineage})
 		return &at, err
 	})
 }
@@ -211,6 +212,14 @@ func (p *params) uint(key string, absent uint64) uint64 {
 		p.bad(key, "a number such as 42")
 	}
 	return n
+}
+
+// id is zero where there is none.
+func (p *params) id(key string) (id cdc.ID) {
+	if text := p.values.Get(key); text != "" && id.UnmarshalText([]byte(text)) != nil {
+		p.bad(key, "the 32 digits that sync answered with")
+	}
+	return id
 }
 
 func (p *params) duration(key string, absent time.Duration) time.Duration {

@@ -131,10 +131,12 @@ type ReplicaLag struct {
 }
 
 // A Position is a place in a database's history. An LSN alone means something
-// only within one history, which the epoch tells apart.
+// only within one history, which lineage and epoch tell apart; where somebody waits for a
+// Position, zeros are any.
 type Position struct {
-	LSN   cdc.LSN   `json:"lsn"`
-	Epoch cdc.Epoch `json:"epoch"`
+	LSN     cdc.LSN   `json:"lsn"`
+	Epoch   cdc.Epoch `json:"epoch"`
+	Lineage cdc.ID    `json:"lineage,omitzero"`
 }
 
 // A Verification is the outcome of a comparison of a replica with its primary,

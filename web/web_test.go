@@ -213,7 +213,7 @@ func TestOperations(t *testing.T) {
 				<-ctx.Done()
 				return web.Position{LSN: 5, Epoch: 1}, fmt.Errorf("applied up to 5: %w", context.Cause(ctx))
 			}
-			return web.Position{LSN: 5, Epoch: 1}, nil
+			return web.Position{LSN: 5, Epoch: 1, Lineage: at.Lineage}, nil
 		},
 		verify: func(ctx context.Context, db string) (web.Verification, error) {
 			if db == "slow" {
@@ -247,6 +247,8 @@ func TestOperations(t *testing.T) {
 		{"POST", "/v1/databases/app/sync?timeout=48h", 400, `{"error":"parameter timeout is \"48h\", want a duration up to 24h such as 5s or 500ms"}`},
 		{"POST", "/v1/databases/nope/sync", 404, `{"error":"database \"nope\": unknown database"}`},
 		{"GET", "/v1/databases/app/sync", 405, `{"error":"method GET; use POST"}`},
+		{"GET", "/v1/databases/app/wait?lsn=5&lineage=0000000000000000000000000000000a", 200, `{"lsn":5,"epoch":1,"lineage":"0000000000000000000000000000000a"}`},
+		{"GET", "/v1/databases/app/wait?lsn=5&lineage=a", 400, `{"error":"parameter lineage is \"a\", want the 32 digits that sync answered with"}`},
 		{"GET", "/v1/databases/app/wait?lsn=5", 200, `{"lsn":5,"epoch":1}`},
 		{"GET", "/v1/databases/app/wait?lsn=6&timeout=1ms", 504, `{"error":"applied up to 5: time is up","lsn":5,"epoch":1}`},
 		{"GET", "/v1/databases/app/wait?lsn=5&epoch=9", 409, `{"error":"not on this node: epoch 9 has not begun","lsn":5,"epoch":1}`},

@@ -247,7 +247,7 @@ func (n *primaryNode) Sync(ctx context.Context, db string, replicas int) (web.Po
 	if err == nil && replicas > 0 {
 		err = d.fleet.wait(ctx, at, replicas)
 	}
-	return web.Position{LSN: at.LSN, Epoch: at.Epoch}, err
+	return positionOf(at), err
 }
 
 // lookEvery is the time between two looks at a position that has no signal.
@@ -262,13 +262,16 @@ func (n *primaryNode) Wait(ctx context.Context, db string, want web.Position) (w
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		s := d.pipeline.Status()
-		at := web.Position{LSN: s.LSN.Published, Epoch: s.LSN.Epoch}
-		if at.LSN >= want.LSN && at.Epoch >= want.Epoch {
+		s := d.pipeline.Reach()
+		at := web.Position{LSN: s.LSN.Published, Epoch: s.LSN.Epoch, Lineage: s.Position.Lineage}
+		if at.LSN >= want.LSN && at.Epoch >= want.Epoch && (at.Lineage == want.Lineage || want.Lineage == cdc.ID{}) {
 			return at, nil
 		}
 		select {
 		case <-tick.C:
+			if _, err := find(n.databases, db); err != nil { // it has failed meanwhile
+				return at, err
+			}
 		case <-ctx.Done():
 			return at, fmt.Errorf("wait for LSN %d of %s: published up to %d in epoch %d: %w", want.LSN, db, at.LSN, at.Epoch, context.Cause(ctx))
 		}
@@ -306,12 +309,13 @@ const aliveFor = 5 * time.Second
 // A fleet is what the replicas of one database report.
 type fleet struct {
 	*stream.Fleet
+	clock   func() time.Time
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next report
 }
 
 func newFleet(clock func() time.Time) *fleet {
-	return &fleet{Fleet: stream.NewFleet(clock), changed: make(chan struct{})}
+	return &fleet{Fleet: stream.NewFleet(clock), clock: clock, changed: make(chan struct{})}
 }
 
 func (f *fleet) add(r stream.Report) (news bool) {
@@ -329,16 +333,13 @@ func (f *fleet) change() <-chan struct{} {
 	return f.changed
 }
 
-// wait waits until as many replicas have reported that they applied at.
+// wait waits until as many replicas have reported that they applied at. Those count that
+// are alive, or report before ctx ends, however seldom they do.
 func (f *fleet) wait(ctx context.Context, at cdc.Position, replicas int) error {
+	since := f.clock().Add(-aliveFor)
 	for {
-		changed, n := f.change(), 0
-		for _, r := range f.Replicas() {
-			// An epoch before is of a history that lost its end: the record there is another.
-			if a := r.Applied; a.Lineage == at.Lineage && a.LSN >= at.LSN && a.Epoch >= at.Epoch {
-				n++
-			}
-		}
+		changed := f.change()
+		n := f.holding(at, since)
 		if n >= replicas {
 			return nil
 		}
@@ -348,6 +349,28 @@ func (f *fleet) wait(ctx context.Context, at cdc.Position, replicas int) error {
 			return fmt.Errorf("LSN %d is applied by %d of %d replicas: %w", at.LSN, n, replicas, context.Cause(ctx))
 		}
 	}
+}
+
+// holding counts the replicas that have reported since then that they applied at.
+func (f *fleet) holding(at cdc.Position, since time.Time) (n int) {
+	for _, r := range f.Replicas() {
+		if !r.ArrivedAt.Before(since) && holds(r, at) {
+			n++
+		}
+	}
+	return n
+}
+
+// holds reports whether a read at the replica sees what at covers: nothing is certain of
+// one that differs or has failed.
+func holds(r stream.Report, at cdc.Position) bool {
+	switch replica.State(r.State) {
+	case replica.Diverged, replica.Failed:
+		return false
+	}
+	// An epoch before is of a history that lost its end: the record there is another.
+	a := r.Applied
+	return a.Lineage == at.Lineage && a.LSN >= at.LSN && a.Epoch >= at.Epoch
 }
 
 func (f *fleet) describe(now time.Time) []web.Replica {

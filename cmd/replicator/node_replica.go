@@ -174,10 +174,15 @@ func (n *replicaNode) Sync(ctx context.Context, db string, replicas int) (web.Po
 	if err != nil {
 		return web.Position{}, absent(ctx, err)
 	}
-	if _, err := d.replica.WaitFor(ctx, at.LSN, at.Epoch); err != nil {
+	if _, err := d.replica.WaitFor(ctx, at); err != nil {
 		return web.Position{}, err
 	}
-	return web.Position{LSN: at.LSN, Epoch: at.Epoch}, nil
+	return positionOf(at), nil
+}
+
+// positionOf is at as the HTTP server gives it.
+func positionOf(at cdc.Position) web.Position {
+	return web.Position{LSN: at.LSN, Epoch: at.Epoch, Lineage: at.Lineage}
 }
 
 // absent marks an error that is the primary's absence, or that of NATS: it may
@@ -195,8 +200,8 @@ func (n *replicaNode) Wait(ctx context.Context, db string, want web.Position) (w
 	if err != nil {
 		return web.Position{}, err
 	}
-	at, err := d.replica.WaitFor(ctx, want.LSN, want.Epoch)
-	return web.Position{LSN: at.LSN, Epoch: at.Epoch}, err
+	at, err := d.replica.WaitFor(ctx, cdc.Position{Lineage: want.Lineage, Epoch: want.Epoch, LSN: want.LSN})
+	return positionOf(at), err
 }
 
 // Verify implements web.Source.
@@ -215,8 +220,7 @@ func (n *replicaNode) Repair(ctx context.Context, db string) (web.Position, erro
 		return web.Position{}, err
 	}
 	err = d.replica.Repair(ctx)
-	at := d.replica.Status().Applied
-	return web.Position{LSN: at.LSN, Epoch: at.Epoch}, err
+	return positionOf(d.replica.Status().Applied.Position), err
 }
 
 // Snapshot implements web.Source.
