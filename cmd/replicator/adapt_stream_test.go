@@ -10,9 +10,9 @@ import (
 	"github.com/sqlite-replicator/replicator/stream"
 )
 
-// TestForeignStreamKeepsItsBounds: a primary that only looks at a stream, which may turn
-// out to be another's, changes nothing of it. One that publishes gives it its own bounds.
-func TestForeignStreamKeepsItsBounds(t *testing.T) {
+// embedded connects to a NATS server in this process. Both last as long as ctx.
+func embedded(t *testing.T) (context.Context, *stream.Conn) {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	server, err := stream.NewServer(stream.ServerOptions{Name: "test", Dir: t.TempDir(), Logger: logger})
 	if err != nil {
@@ -21,7 +21,7 @@ func TestForeignStreamKeepsItsBounds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
+	t.Cleanup(func() { cancel(); <-ended })
 	if err := server.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,14 @@ func TestForeignStreamKeepsItsBounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(conn.Close)
+	return ctx, conn
+}
+
+// TestForeignStreamKeepsItsBounds: a primary that only looks at a stream, which may turn
+// out to be another's, changes nothing of it. One that publishes gives it its own bounds.
+func TestForeignStreamKeepsItsBounds(t *testing.T) {
+	ctx, conn := embedded(t)
 	const before, configured = 64 << 20, 8 << 20
 	if err := conn.Stream("app", stream.StreamConfig{MaxBytes: before}).Create(ctx, 1); err != nil {
 		t.Fatal(err)
@@ -39,7 +46,7 @@ func TestForeignStreamKeepsItsBounds(t *testing.T) {
 		t.Errorf("after a look max_bytes is %d, want %d; %v", state.MaxBytes, before, err)
 	}
 	enough := errors.New("enough")
-	err = s.Publish(ctx, 0, func(context.Context) ([]byte, cdc.LSN, error) { return nil, 0, enough }, func(cdc.LSN) {})
+	err := s.Publish(ctx, 0, func(context.Context) ([]byte, cdc.LSN, error) { return nil, 0, enough }, func(cdc.LSN) {})
 	if !errors.Is(err, enough) {
 		t.Errorf("publish: %v", err)
 	}

@@ -73,7 +73,7 @@ func (d *replicaDaemon) serve(ctx context.Context) error {
 }
 
 func (d *replicaDaemon) database(c config.ReplicaDatabase, turns *snapshot.Turns) (*copyDatabase, error) {
-	db := &copyDatabase{path: c.Path, clock: d.e.clock}
+	db := &copyDatabase{path: c.Path, clock: d.e.clock, stepped: make(chan struct{}, 1)}
 	o := replicaOptions(d.cfg, c)
 	o.Stream = consumed{d.conn.Stream(c.Name, stream.StreamConfig{})}
 	o.Snapshots = replica.FromStore(snapshotStore(d.conn, d.cfg.Snapshot.Store, d.cfg.Snapshot.Dir, c.Name, 1), snapshot.Options{})

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"math"
 	"path/filepath"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,4 +102,52 @@ func FuzzHeardHeartbeat(f *testing.F) {
 		}
 		shown(t, "replica", d.describe(true))
 	})
+}
+
+// TestClockIsMeasuredWhenItWasSet: the next measurement is half a minute away, and a
+// heartbeat that comes late by a moment is no reason for one.
+func TestClockIsMeasuredWhenItWasSet(t *testing.T) {
+	ctx, conn := embedded(t)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	var ahead atomic.Int64 // the primary's clock
+	there := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	asked := make(chan struct{}, 100)
+	served, err := conn.Serve(ctx, "app", stream.MethodClock, func(ctx context.Context, q []byte) ([]byte, error) {
+		asked <- struct{}{}
+		return stream.ClockHandler(there)(ctx, q)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := snapshot.NewDir(t.TempDir())
+	r, err := replica.New(replica.Options{Database: "app", Path: filepath.Join(t.TempDir(), "copy.db"), Stream: noRecords{}, Snapshots: replica.FromStore(store, snapshot.Options{})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &copyDatabase{replica: r, clock: time.Now, stepped: make(chan struct{}, 1)}
+	d.name = "app"
+	measured := make(chan error, 1)
+	go func() { measured <- d.measure(ctx, conn) }()
+	for _, by := range []time.Duration{0, time.Hour, -24 * time.Hour} {
+		ahead.Store(int64(by))
+		d.heard(stream.Heartbeat{SentAt: there()})
+		for off := time.Duration(d.offset.Load()) - by; off.Abs() > time.Second; off = time.Duration(d.offset.Load()) - by {
+			runtime.Gosched()
+			if ctx.Err() != nil {
+				t.Fatal("it was not measured")
+			}
+		}
+	}
+	d.heard(stream.Heartbeat{SentAt: there().Add(-clockStep / 2)})
+	if len(d.stepped) > 0 {
+		t.Error("a heartbeat came late, and the clock is measured")
+	}
+	cancel()
+	<-served
+	if err := <-measured; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if n := len(asked); n > 30 {
+		t.Errorf("the clock was asked for %d times", n)
+	}
 }

@@ -20,7 +20,9 @@ type copyDatabase struct {
 	replica *replica.Replica
 	path    string
 	clock   func() time.Time
-	offset  atomic.Int64 // primary's clock minus ours, as last measured
+	offset  atomic.Int64  // primary's clock minus ours, as last measured
+	apart   time.Duration // the same, as the heartbeat showed it that last made us measure
+	stepped chan struct{} // has room for one: somebody has set a clock, it seems
 
 	comparing atomic.Pointer[comparison] // the last one that began; nil: none is under way
 }
@@ -36,10 +38,18 @@ func (d *copyDatabase) hear(ctx context.Context, conn *stream.Conn) error {
 
 // heard takes a heartbeat of the primary.
 func (d *copyDatabase) heard(h stream.Heartbeat) {
+	now := d.clock()
+	if apart := h.SentAt.Sub(now); max(apart-d.apart, d.apart-apart) > clockStep {
+		d.apart = apart
+		select {
+		case d.stepped <- struct{}{}:
+		default:
+		}
+	}
 	d.replica.Heard(replica.Heartbeat{
 		State: word(h.State), Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published,
 		Transactions: h.Totals.Transactions, Bytes: h.Totals.Bytes,
-		SentAt: h.SentAt, Level: max(0, h.Level), ReceivedAt: d.clock(), Offset: time.Duration(d.offset.Load()),
+		SentAt: h.SentAt, Level: max(0, h.Level), ReceivedAt: now, Offset: time.Duration(d.offset.Load()),
 	})
 }
 
@@ -59,6 +69,7 @@ const (
 	measureEvery = 30 * time.Second // between two measurements of the clock offset
 	measureAgain = time.Second      // after one that failed
 	maxRoundTrip = time.Second      // of a measurement that is worth something
+	clockStep    = time.Second      // heartbeats that come by so much earlier or later are a reason for one
 )
 
 // measure keeps the clock offset.
@@ -72,6 +83,7 @@ func (d *copyDatabase) measure(ctx context.Context, conn *stream.Conn) error {
 		}
 		select {
 		case <-time.After(pause):
+		case <-d.stepped:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
