@@ -51,6 +51,10 @@ func condition(err error) string {
 	return ""
 }
 
+// errRefused means that the stream is full. That NATS has no room for a stream, or for
+// its bounds, is something else: no snapshot helps.
+var errRefused = errors.New("the next record is refused")
+
 const (
 	shipRetryFirst = 100 * time.Millisecond
 	shipRetryLast  = 2 * time.Second
@@ -96,7 +100,7 @@ func (s *shipper) Run(ctx context.Context) error {
 			return err
 		case errors.Is(err, wal.ErrFailed), errors.Is(err, wal.ErrDamaged):
 			return fmt.Errorf("%w: %w", errLog, err)
-		case condition(err) == "full":
+		case errors.Is(err, errRefused):
 			room, failed := s.makeRoom(ctx)
 			s.room, err = max(s.room, room), errors.Join(err, failed)
 		}
@@ -137,7 +141,9 @@ func (s *shipper) once(ctx context.Context) error {
 	s.ours.Store(true)
 	defer s.ours.Store(false)
 	s.taken()
-	return s.stream.Publish(ctx, after, func(ctx context.Context) ([]byte, cdc.LSN, error) {
+	asked := false
+	err = s.stream.Publish(ctx, after, func(ctx context.Context) ([]byte, cdc.LSN, error) {
+		asked = true
 		rec, h, err := r.Next(ctx)
 		if err == nil {
 			s.epoch.sent(h)
@@ -148,6 +154,10 @@ func (s *shipper) once(ctx context.Context) error {
 		s.published.Store(uint64(lsn))
 		s.moved()
 	})
+	if asked && condition(err) == "full" {
+		err = fmt.Errorf("%w: %w", errRefused, err)
+	}
+	return err
 }
 
 // giveRoom removes what the snapshot that makeRoom has named stands in for, from a stream

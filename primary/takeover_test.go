@@ -146,29 +146,44 @@ func TestCutOffPrimaryTrimsNothing(t *testing.T) {
 	}
 }
 
-// A roomlessStream cannot be made: NATS has no room for its bounds.
+// A roomlessStream cannot be made, or be given its bounds: NATS has no room for them.
 type roomlessStream struct {
 	*fakeStream
+	made  bool
 	tries atomic.Int32
 }
 
-func (s *roomlessStream) Create(context.Context, cdc.LSN) error {
+func (s *roomlessStream) refuse() error {
 	s.tries.Add(1)
 	s.wrote.notify()
 	return fakeCondition("full")
 }
 
-// TestStreamThatNATSHasNoRoomFor: no snapshot makes room for a stream that is not there.
-func TestStreamThatNATSHasNoRoomFor(t *testing.T) {
-	b := newBench(t, oneTable)
-	s := &roomlessStream{fakeStream: b.stream}
-	b.edit = func(o *Options) { o.Stream = s }
-	b.start()
-	noError(t, s.wrote.wait(b.ctx, func() bool { return s.tries.Load() >= 3 }))
-	if list, err := snapshot.List(b.ctx, b.store); err != nil || len(list) > 0 {
-		t.Errorf("%d snapshots, %v", len(list), err)
+func (s *roomlessStream) Create(ctx context.Context, first cdc.LSN) error {
+	if s.made {
+		return s.fakeStream.Create(ctx, first)
 	}
-	if got := b.p.Status(); got.State != StateOffline || got.Error != fakeCondition("full").Error() {
-		t.Errorf("%s: %s", got.State, got.Error)
+	return s.refuse()
+}
+
+func (s *roomlessStream) Publish(context.Context, cdc.LSN, func(context.Context) ([]byte, cdc.LSN, error), func(cdc.LSN)) error {
+	return s.refuse()
+}
+
+// TestStreamThatNATSHasNoRoomFor: no snapshot makes room for a stream that is not there, or
+// for bounds that it cannot be given.
+func TestStreamThatNATSHasNoRoomFor(t *testing.T) {
+	for _, made := range []bool{false, true} {
+		b := newBench(t, oneTable)
+		s := &roomlessStream{fakeStream: b.stream, made: made}
+		b.edit = func(o *Options) { o.Stream = s }
+		b.start()
+		noError(t, s.wrote.wait(b.ctx, func() bool { return s.tries.Load() >= 4 }))
+		if list, err := snapshot.List(b.ctx, b.store); err != nil || len(list) > 1 { // the first one that is ever made
+			t.Errorf("made %t: %d snapshots, %v", made, len(list), err)
+		}
+		if got := b.p.Status(); !made && (got.State != StateOffline || got.Error != fakeCondition("full").Error()) {
+			t.Errorf("%s: %s", got.State, got.Error)
+		}
 	}
 }
