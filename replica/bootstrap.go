@@ -13,7 +13,8 @@ import (
 )
 
 // open opens the replica's file, after restoring it from a snapshot if there is
-// none. After errStray the file is open all the same.
+// none. After errStray the file is open all the same; after no other error is it, so that
+// it is not followed before it was compared with what it says of itself.
 func (r *Replica) open(ctx context.Context) error {
 	// The lock is that of the file to which the name led when Run began.
 	if path, err := resolve(r.name); err != nil || path != r.o.Path {
@@ -37,15 +38,15 @@ func (r *Replica) open(ctx context.Context) error {
 	if err == nil {
 		err = a.w.prove(r.sums)
 	}
-	if err != nil {
+	if err == nil && r.repair == nil { // else whatever is wrong is mended with it
+		err = a.unseal(ctx)
+	}
+	if err != nil && !errors.Is(err, errStray) {
 		return errors.Join(err, g.close())
 	}
 	r.a, r.opened = a, true
 	r.o.Logger.Info("replica file open", "path", r.o.Path, "lsn", a.mark.LSN, "epoch", a.mark.Epoch)
-	if r.repair != nil { // whatever is wrong is mended with it
-		return nil
-	}
-	return a.unseal(ctx)
+	return err
 }
 
 // errVacant means that nothing is at the path that could be lost.

@@ -238,7 +238,7 @@ func (r *Replica) keep(ctx context.Context) (err error) {
 	defer func() {
 		if r.a != nil {
 			err = errors.Join(err, r.a.rollback())
-			r.seal()
+			r.seal(context.Background())
 			err = errors.Join(err, r.a.guard.close())
 			r.a = nil
 		}
@@ -273,14 +273,21 @@ func (r *Replica) keep(ctx context.Context) (err error) {
 	}
 }
 
-// seal leaves the file so that the next start sees what others did to it. Without
-// that it sees less; nothing else depends on it.
-func (r *Replica) seal() {
+// seal leaves the file so that the next start sees what others did to it, or that it is
+// known to be wrong. Without that it sees less; nothing else depends on it.
+func (r *Replica) seal(ctx context.Context) {
 	if r.a.guard.unmoved() != nil {
 		return
 	}
-	if err := r.a.seal(context.Background(), r.repair != nil && !r.repair.ahead); err != nil {
-		r.o.Logger.Warn("the replica's file was closed without a seal", "path", r.o.Path, "err", err)
+	wrong := ""
+	if _, differs := r.board.differing(); differs {
+		wrong = broken
+		if r.repair != nil && r.repair.ahead {
+			wrong = brokenAt(r.repair.min)
+		}
+	}
+	if err := r.a.seal(ctx, wrong); err != nil {
+		r.o.Logger.Warn("the replica's file has no seal", "path", r.o.Path, "err", err)
 	}
 }
 

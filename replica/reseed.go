@@ -154,6 +154,9 @@ func (r *Replica) difference(ctx context.Context, path string, at Mark) (did sql
 	if err := createTables(g.conn); err != nil {
 		return did, err
 	}
+	if err := dropSums(g.conn); err != nil { // of the rows as they were
+		return did, err
+	}
 	if err := listLeftOff(g.conn, did.LeftOff); err != nil {
 		return did, err
 	}

@@ -36,9 +36,10 @@ type auditor struct {
 	hurry    func() bool
 	found    chan error // one error: the file is not what it should be
 
-	owed   time.Duration // rest, for work that was done
-	worked time.Time     // since when work is not accounted for
-	failed map[string]bool
+	owed    time.Duration // rest, for work that was done
+	worked  time.Time     // since when work is not accounted for
+	failed  map[string]bool
+	trouble string // that was said
 }
 
 // startAuditor reads tables until stop. Without Apply.VerifyRows it does nothing.
@@ -73,13 +74,23 @@ func (a *auditor) run(ctx context.Context) {
 		case errors.As(err, &d) || sqlite.IsCorrupt(err):
 			a.found <- err
 			return
-		case err != nil && !sqlite.IsBusy(err):
-			a.log.Warn("cannot read the replica's tables to prove them; trying again", "err", err)
-			fallthrough
 		default:
+			a.complain(err)
 			_ = a.clock.Sleep(ctx, tick.Until(a.clock.Now(), auditNap)) // the loop looks at ctx
 		}
 	}
+}
+
+// complain says once what keeps the tables from being read.
+func (a *auditor) complain(err error) {
+	text := ""
+	if err != nil && !sqlite.IsBusy(err) {
+		text = err.Error()
+	}
+	if text != "" && text != a.trouble {
+		a.log.Warn("cannot read the replica's tables to prove them; trying again", "err", err)
+	}
+	a.trouble = text
 }
 
 // audit reads the tables that wait, and all of them when it is time to.
@@ -111,8 +122,9 @@ func (a *auditor) next(ctx context.Context, c *sqlite.Conn) (more bool, err erro
 		return false, err
 	}
 	if t == nil {
-		a.sums.finished(a.clock.Now())
-		a.log.Info("read the replica's tables")
+		if a.sums.finished(a.clock.Now()) {
+			a.log.Info("read the replica's tables")
+		}
 		return false, nil
 	}
 	sum, err := c.SumTablePaced(ctx, t.name, func(rows uint64) {
@@ -127,7 +139,7 @@ func (a *auditor) next(ctx context.Context, c *sqlite.Conn) (more bool, err erro
 	case ctx.Err() != nil:
 		a.sums.again(t)
 		return false, nil
-	case sqlite.IsBusy(err) || sqlite.IsCorrupt(err):
+	case sqlite.Passes(err) || sqlite.IsCorrupt(err):
 		a.sums.again(t)
 		return false, fmt.Errorf("replica: audit of table %q at LSN %d: %w", t.name, t.lsn, err)
 	case err != nil:
@@ -210,11 +222,15 @@ func (s *rowSums) begin(c *sqlite.Conn) (*reading, error) {
 	return &reading{of: e, name: e.name, lsn: at.LSN, era: e.era, change: e.change}, nil
 }
 
-// finished notes that no table waits.
-func (s *rowSums) finished(now time.Time) {
+// finished notes that no table waits, unless one has come meanwhile.
+func (s *rowSums) finished(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.audited, s.queue = now, nil
+	if len(s.queue) > 0 {
+		return false
+	}
+	s.audited = now
+	return true
 }
 
 func (s *rowSums) progress(rows uint64) {
@@ -250,6 +266,7 @@ func (s *rowSums) learn(t *reading, sum cdc.RowSum) *Divergence {
 		return nil
 	}
 	if e.sum() != e.claim.sum {
+		e.base = e.claim.sum.Sub(e.change) // of the rows as they should be: a seal must not call these right
 		return &Divergence{LSN: e.claim.lsn, Table: e.name, err: ErrRowSum, here: e.claim.own}
 	}
 	if !e.claim.own {

@@ -489,3 +489,39 @@ func TestRowSumsFollow(t *testing.T) {
 		must(t, os.RemoveAll(dir))
 	})
 }
+
+// TestTableThatCameLast: a table that must be read again is not forgotten because the pass
+// over all of them ends just then.
+func TestTableThatCameLast(t *testing.T) {
+	s := newSource(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1,'one')")
+	p := newProof(t, filepath.Join(t.TempDir(), "replica.db"), s.snapshot())
+	defer p.close()
+	p.all() // there was none left
+	p.sums.pending.unknown[p.sums.byName["t"]] = true
+	must(t, p.sums.commit(func() error { return nil }))
+	if p.sums.finished(testTime) || !p.sums.waiting(testTime.Add(time.Minute), 24*time.Hour) {
+		t.Error("nobody will read the table for a day")
+	}
+	p.all()
+	if !p.sums.finished(testTime) || p.sums.waiting(testTime.Add(time.Minute), 24*time.Hour) || !p.state("t").Known {
+		t.Error("the pass does not end")
+	}
+}
+
+// TestHashOfWrongRowsIsNotKept: what the auditor finds to be wrong is not what a seal says,
+// even if nobody has heard of it yet.
+func TestHashOfWrongRowsIsNotKept(t *testing.T) {
+	s := newSource(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1,'one')")
+	p := newProof(t, filepath.Join(t.TempDir(), "replica.db"), s.snapshot())
+	defer p.close()
+	c := p.f.a.guard.conn
+	must(t, errors.Join(c.BeginImmediate(), c.Exec("UPDATE t SET b='wrong'"), c.Commit()))
+	s.step("INSERT INTO t VALUES(2,'two')")
+	must(t, p.apply(s))
+	if d := p.finish(p.begin()); d == nil {
+		t.Fatal("the hash of the source was not compared")
+	}
+	if e := p.sums.byName["t"]; e.known && e.sum() != s.sums["t"] {
+		t.Error("the hash of the wrong rows counts")
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
@@ -17,8 +19,33 @@ import (
 // errSealed means that the schema is not the one that was last written.
 var errSealed = fmt.Errorf("%w: its schema has changed while the replica did not run", errStray)
 
-// broken stands for the hash in a file that is known to be wrong.
+// broken stands for the hash in a file that is known to be wrong. The LSN behind it is that
+// of the oldest snapshot that can mend it, where an older one did not help.
 const broken = "broken"
+
+func brokenAt(min cdc.LSN) string { return fmt.Sprintf("%s %d", broken, min) }
+
+// A brokenSeal says that a file was known to be wrong when the replica was stopped.
+type brokenSeal struct{ min cdc.LSN } // of the snapshot; 0: any
+
+func (e *brokenSeal) Error() string {
+	if e.min > 0 {
+		return fmt.Sprintf("replica: the file was known to differ from the source when the replica was stopped; no snapshot below LSN %d helps", e.min)
+	}
+	return errSealed.Error() + ", or it was stopped before it could be mended"
+}
+
+func (e *brokenSeal) Unwrap() error { return errSealed } // so that the file is mended before it is followed
+
+// parseBroken gives nil for the hash of a schema.
+func parseBroken(seal string) *brokenSeal {
+	rest, ok := strings.CutPrefix(seal, broken)
+	if !ok {
+		return nil
+	}
+	min, _ := strconv.ParseUint(strings.TrimSpace(rest), 10, 64) // without a number: 0
+	return &brokenSeal{cdc.LSN(min)}
+}
 
 // sealSchema notes the schema as it is in the open transaction, unless SQLite's own
 // count of schema changes is still the known one, and returns that.
@@ -73,11 +100,12 @@ func (a *applier) unseal(ctx context.Context) error {
 		return err
 	}
 	now, err := schemaSum(c)
+	was := parseBroken(said)
 	switch {
 	case err != nil:
 		return err
-	case said == broken:
-		return fmt.Errorf("%w, or it was stopped before it could be mended", errSealed)
+	case was != nil:
+		return was
 	case said != "" && said != now:
 		return errSealed
 	case said != "":
@@ -97,18 +125,20 @@ func (a *applier) unseal(ctx context.Context) error {
 	return errors.Join(err, a.guard.rollback())
 }
 
-// seal writes what the next start compares the file with. A file that was found to be
-// wrong, or to which somebody has just written, is marked.
-func (a *applier) seal(ctx context.Context, wrong bool) error {
+// seal writes what the next start compares the file with: wrong, unless it is "", in place
+// of the hash of the schema. A file to which somebody has just written is marked, too.
+func (a *applier) seal(ctx context.Context, wrong string) error {
 	err := a.guard.lock(ctx)
 	if errors.Is(err, errStray) {
-		wrong = true
+		if wrong == "" {
+			wrong = broken
+		}
 		err = a.guard.lock(ctx)
 	}
 	switch {
 	case err != nil:
-	case wrong:
-		err = writeSeal(a.guard.conn, broken)
+	case wrong != "":
+		err = writeSeal(a.guard.conn, wrong)
 	default:
 		err = a.w.sums.write(a.guard.conn, a.mark.LSN)
 	}
@@ -118,14 +148,22 @@ func (a *applier) seal(ctx context.Context, wrong bool) error {
 	return errors.Join(err, a.guard.rollback())
 }
 
-// write writes the hashes that are known.
+// dropSums forgets the hashes in the file.
+func dropSums(c *sqlite.Conn) error {
+	if err := c.Exec("DELETE FROM main._replicator_sums"); err != nil {
+		return fmt.Errorf("replica: seal: %w", err)
+	}
+	return nil
+}
+
+// write writes the hashes that are known, in place of those in the file.
 func (s *rowSums) write(c *sqlite.Conn, at cdc.LSN) error {
-	if s == nil {
-		return nil
+	err := dropSums(c)
+	if s == nil || err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := c.Exec("DELETE FROM main._replicator_sums")
 	for name, e := range s.byName {
 		if err == nil && e.known {
 			sum := e.sum().Bytes()

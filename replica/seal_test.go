@@ -1,6 +1,10 @@
 package replica
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -99,12 +103,8 @@ func TestFoundWrongAndStopped(t *testing.T) {
 	g.run()
 	g.until(stopped)
 	must(t, ignoreCanceled(g.stop()))
-	c, err := sqlite.Open(g.o.Path, sqlite.Options{ReadOnly: true})
-	must(t, err)
-	sum, err := readSeal(c)
-	must(t, c.Close())
-	if err != nil || sum != broken {
-		t.Fatalf("seal %q, %v", sum, err)
+	if sum := g.sealed(); sum != broken {
+		t.Fatalf("seal %q", sum)
 	}
 	g.o.Apply.OnDivergence = Reseed
 	g.run()
@@ -112,5 +112,117 @@ func TestFoundWrongAndStopped(t *testing.T) {
 	g.equal()
 	if s := g.r.Status(); s.Counters.Reseeds != 1 || !strings.Contains(s.Error.Text, "another program wrote") {
 		t.Errorf("counters %+v, error %+v", s.Counters, s.Error)
+	}
+}
+
+// sealed is the hash of the schema in the file, or what stands for it.
+func (g *rig) sealed() string {
+	g.t.Helper()
+	c, err := sqlite.Open(g.o.Path, sqlite.Options{ReadOnly: true})
+	must(g.t, err)
+	sum, err := readSeal(c)
+	must(g.t, errors.Join(err, c.Close()))
+	return sum
+}
+
+// TestWrongSnapshotIsNotForgotten: where an older snapshot did not help, the replica waits
+// for a newer one, and still does so after it was started again.
+func TestWrongSnapshotIsNotForgotten(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1,'one')")
+	audited, logger := g.audits(), g.o.Logger
+	snap := g.snapshot()
+	restore := snap.Restore
+	snap.Restore = func(ctx context.Context, path string, progress func(int64)) error {
+		must(t, restore(ctx, path, progress))
+		b, err := os.ReadFile(path)
+		must(t, err)
+		return os.WriteFile(path, bytes.ReplaceAll(b, []byte("one"), []byte("eno")), 0o600)
+	}
+	g.snaps.add(snap)
+	waiting := g.reaches(Waiting)
+	g.run()
+	g.wait()
+	g.until(audited)
+	g.step("INSERT INTO t VALUES(2,'two')") // its hash does not hold, and not after a re-seed either
+	g.until(waiting)
+	for range 2 {
+		must(t, ignoreCanceled(g.stop()))
+		if sum := g.sealed(); parseBroken(sum) == nil || parseBroken(sum).min == 0 {
+			t.Fatalf("seal %q", sum)
+		}
+		g.o.Logger = logger
+		waiting = g.reaches(Waiting)
+		g.run()
+		g.until(waiting)
+	}
+	g.snaps.add(g.snapshot())
+	g.step("INSERT INTO t VALUES(3,'three')")
+	g.equal()
+}
+
+// TestFoundWrongAndKilled: what was found is in the file at once.
+func TestFoundWrongAndKilled(t *testing.T) {
+	g := newRig(t, sealTables)
+	g.o.Apply.OnDivergence = Stop
+	stopped := make(chan struct{})
+	g.on("replica stopped applying", func() { close(stopped) })
+	g.start()
+	g.equal()
+	must(t, ignoreCanceled(g.stop()))
+	g.scribble("DELETE FROM t; " + unseen)
+	g.run()
+	g.step("UPDATE t SET b='zwei' WHERE a=2")
+	g.until(stopped)
+	if sum := g.sealed(); sum != broken {
+		t.Errorf("seal %q", sum)
+	}
+}
+
+// TestOpenComparesFirst: a file that could not be compared with its seal is not open, and
+// the next try compares it.
+func TestOpenComparesFirst(t *testing.T) {
+	g := newRig(t, sealTables)
+	g.start()
+	g.equal()
+	must(t, ignoreCanceled(g.stop()))
+	g.scribble("DROP TABLE _replicator_schema; DROP TABLE _replicator_sums") // as of an earlier version
+	other, err := sqlite.Open(g.o.Path, sqlite.Options{})
+	must(t, err)
+	defer func() { must(t, other.Close()) }()
+	must(t, other.BeginImmediate())
+	r, err := New(g.o)
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // one try
+	if err := r.open(ctx); err == nil || r.a != nil {
+		t.Fatalf("open: %v; the file counts as open: %t", err, r.a != nil)
+	}
+	must(t, other.Rollback())
+	must(t, r.open(t.Context()))
+	if r.a.cookie == unsealed || g.sealed() == "" {
+		t.Errorf("not sealed: %q", g.sealed())
+	}
+	must(t, r.a.guard.close())
+}
+
+// TestReseedForgetsHashes: those that were written for the rows before are not those of the
+// rows after it, though the LSN is the same.
+func TestReseedForgetsHashes(t *testing.T) {
+	g := newRig(t, sealTables)
+	audited := g.audits()
+	g.start()
+	g.equal()
+	g.until(audited)
+	must(t, ignoreCanceled(g.stop()))
+	seeded := make(chan struct{})
+	g.on("replica file seeded again", func() { close(seeded) })
+	g.scribble("CREATE TABLE stray(x)")
+	g.run()
+	g.until(seeded)
+	c, err := sqlite.Open(g.o.Path, sqlite.Options{ReadOnly: true})
+	must(t, err)
+	n, err := c.QueryInt("SELECT count(*) FROM _replicator_sums")
+	if must(t, errors.Join(err, c.Close())); n != 0 {
+		t.Errorf("%d hashes are left", n)
 	}
 }

@@ -30,7 +30,7 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 	case errors.Is(err, errStore):
 		r.board.set(Offline)
 	default:
-		final = r.doubt(err)
+		final = r.doubt(ctx, err)
 		if r.repair == nil && sqlite.IsCorrupt(err) {
 			err = fmt.Errorf("replica: %s is damaged: stop the replica, remove the file with its -wal and -shm, and start it again: %w", r.o.Path, err)
 			r.board.trouble(err)
@@ -51,7 +51,7 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 		lerr := r.a.guard.rest(ctx, false)
 		switch {
 		case errors.Is(lerr, errStray):
-			final = r.doubt(lerr) || final
+			final = r.doubt(ctx, lerr) || final
 		case lerr != nil && ctx.Err() == nil:
 			r.o.Logger.Warn("replica file not locked", "err", lerr)
 		}
@@ -78,20 +78,24 @@ func isFull(err error) bool {
 
 // doubt decides whether the file must be made equal to a snapshot before it can
 // go on, and reports whether the configuration says to stop instead.
-func (r *Replica) doubt(err error) (final bool) {
+func (r *Replica) doubt(ctx context.Context, err error) (final bool) {
 	if r.a == nil {
 		return false
 	}
 	next := r.a.mark.LSN + 1
 	var d *Divergence
+	var was *brokenSeal
 	var trimmed interface{ FirstLSN() cdc.LSN }
 	switch {
 	case errors.As(err, &d):
-		return r.diverge(r.differs(d, err))
+		return r.diverge(ctx, r.differs(d, err))
+	case errors.As(err, &was) && was.min > 0:
+		r.o.Logger.Error("replica differs from the source", "path", r.o.Path, "at_least", was.min, "err", err)
+		return r.diverge(ctx, repair{reason: err, min: was.min, ahead: true})
 	case errors.Is(err, errStray), errors.Is(err, errMoved):
 		r.board.count(func(c *Counters) { c.StrayWrites++ })
 		r.o.Logger.Error("stray write to the replica's file", "path", r.o.Path, "err", err)
-		return r.diverge(repair{reason: err})
+		return r.diverge(ctx, repair{reason: err})
 	case errors.Is(err, cdc.ErrBreak):
 		r.repair = &repair{reason: err, min: next, ahead: true}
 	case errors.As(err, &trimmed):
@@ -139,9 +143,10 @@ func (r *Replica) differs(d *Divergence, err error) repair {
 	return repair{reason: err}
 }
 
-func (r *Replica) diverge(need repair) (final bool) {
+func (r *Replica) diverge(ctx context.Context, need repair) (final bool) {
 	r.board.set(Diverged)
 	r.board.differs(true)
 	r.repair = &need
+	r.seal(ctx) // a crash must not forget it
 	return r.o.Apply.OnDivergence == Stop
 }
