@@ -153,6 +153,9 @@ func (a *applier) commit(ctx context.Context) error {
 		if err = a.redo(ctx); err == nil {
 			err = a.w.settle(a.next.LSN)
 		}
+		if conflicts(err) { // both ways were tried
+			err = &Divergence{LSN: a.next.LSN, Table: sequenceTable, err: err}
+		}
 	}
 	if err != nil {
 		return err

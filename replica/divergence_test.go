@@ -1,9 +1,11 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -148,4 +150,46 @@ func TestStrayWriteIsHealed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUniqueIndexOverRowsThatDiffer: an index that the rows of the source allow and those
+// here do not is a divergence.
+func TestUniqueIndexOverRowsThatDiffer(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1,1),(2,2)")
+	g.start()
+	g.equal()
+	must(t, ignoreCanceled(g.stop()))
+	g.scribble(unseen + "; UPDATE t SET b=1")
+	g.o.Apply.VerifyRows = false // which would find it, too
+	g.step("CREATE UNIQUE INDEX u ON t(b)")
+	g.run()
+	g.equal()
+	if n := g.r.Status().Counters; n.Divergences != 1 || n.Reseeds != 1 {
+		t.Errorf("counters %+v", n)
+	}
+}
+
+// TestDamagedFileIsReplaced: where the file that must be seeded again cannot be read, the
+// snapshot takes its place.
+func TestDamagedFileIsReplaced(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t SELECT value, zeroblob(500) FROM "+series(1, 200))
+	g.o.Apply.VerifyRows = false // which would read the damaged pages first
+	g.start()
+	g.equal()
+	must(t, ignoreCanceled(g.stop()))
+	g.scribble("CREATE TABLE stray(x)")
+	c, err := sqlite.Open(g.o.Path, sqlite.Options{CheckpointOnClose: true})
+	must(t, err)
+	_, err = c.QueryInt("SELECT count(*) FROM t")
+	must(t, errors.Join(err, c.Close()))
+	f, err := os.OpenFile(g.o.Path, os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteAt(bytes.Repeat([]byte{0x77}, 8192), 8*4096)
+	must(t, errors.Join(err, f.Close()))
+	replaced := make(chan struct{})
+	g.on("replacing the file", func() { close(replaced) })
+	g.run()
+	g.until(replaced)
+	g.step("INSERT INTO t VALUES(1000, 1)")
+	g.equal()
 }

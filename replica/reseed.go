@@ -93,18 +93,21 @@ func (r *Replica) catchUp(ctx context.Context, path string, at Mark, upTo cdc.LS
 // adopt makes the live file equal to the one at path and writes the position.
 func (r *Replica) adopt(ctx context.Context, path string, at Mark) error {
 	same, err := sameEncoding(r.a.guard.conn, path)
-	if err != nil {
-		return err
-	}
-	if !same {
+	if err == nil && !same {
 		return r.replace(ctx, path, "the source has another text encoding")
 	}
-	did, err := r.difference(ctx, path, at)
+	var did sqlite.Copied
+	if err == nil {
+		did, err = r.difference(ctx, path, at)
+	}
 	if err != nil && r.a == nil {
 		return fmt.Errorf("replica: re-seed: %w", err)
 	}
 	if errors.Is(err, sqlite.ErrNoRowidName) {
 		return r.replace(ctx, path, "the columns of a table have taken every name of the rowid, so that no SQL copies its rows")
+	}
+	if sqlite.IsCorrupt(err) && sound(ctx, path) == nil {
+		return r.replace(ctx, path, "it is damaged: "+err.Error())
 	}
 	if errors.Is(err, sqlite.ErrAltered) || sqlite.IsConstraint(err) {
 		return r.replace(ctx, path, "the source has a row that no SQL can write: "+err.Error())
@@ -207,7 +210,8 @@ func (r *Replica) replace(ctx context.Context, path, why string) error {
 		return err
 	}
 	r.o.Logger.Warn("replacing the file; programs that have it open must open it again", "path", r.o.Path, "because", why)
-	err := errors.Join(r.a.rollback(), r.a.guard.close())
+	_ = r.a.rollback() // what it cannot read of the file is replaced
+	err := r.a.guard.close()
 	r.a = nil
 	if err != nil {
 		return err
@@ -216,4 +220,19 @@ func (r *Replica) replace(ctx context.Context, path, why string) error {
 		return fmt.Errorf("replica: %w", err)
 	}
 	return r.open(ctx)
+}
+
+// sound gives an error unless SQLite finds nothing wrong with the file at path.
+func sound(ctx context.Context, path string) error {
+	c, err := sqlite.Open(path, sqlite.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, c.Interrupt)
+	defer stop()
+	said, err := c.QueryText("PRAGMA quick_check(1)")
+	if err == nil && said != "ok" {
+		err = fmt.Errorf("replica: %s is damaged: %s", path, said)
+	}
+	return errors.Join(err, c.Close())
 }

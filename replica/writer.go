@@ -325,7 +325,7 @@ func (w *writer) fault(err error, at place) error {
 		return nil
 	}
 	if errors.Is(err, sqlite.ErrDiverged) || errors.Is(err, sqlite.ErrRecord) || errors.Is(err, sqlite.ErrAltered) ||
-		w.pass == arrival && sqlite.IsConstraint(err) {
+		w.pass != direct && sqlite.IsConstraint(err) {
 		return &Divergence{LSN: at.lsn, Table: at.table, err: err}
 	}
 	return fmt.Errorf("replica: record %d, table %q: %w", at.lsn, at.table, err)
