@@ -99,7 +99,7 @@ func TestSecondNameLeavesTheLocksAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.term(b.ctx, nil, new(error)); err == nil {
+	if err := p.term(b.ctx, nil); err == nil {
 		t.Error("one file under two names was accepted")
 	}
 	if !locked(t, b.path) {

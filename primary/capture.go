@@ -10,6 +10,7 @@ import (
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlitefile"
+	"github.com/sqlite-replicator/replicator/snapshot"
 )
 
 // errLog wraps a failure of the change log. What was captured since its last
@@ -55,7 +56,9 @@ type capture struct {
 	syncTook time.Duration // by the last sync of the change log
 
 	start   start
-	orderly bool // the term was asked to end
+	began   cdc.LSN   // of the term's first record
+	seen    *sighting // of the database file, the last one; nil: none
+	orderly bool      // the term was asked to end
 
 	upkeep upkeep
 	alive  context.Context // the term's
@@ -76,12 +79,13 @@ type captureSetup struct {
 	logger  *slog.Logger
 	// rebuild makes a file of the source as of a boundary; nil: cannot.
 	rebuild func(context.Context, cdc.Position) (path string, err error)
-	waits   func(error) // told why the term cannot begin yet
-	doubt   error       // why the term before could not go on from the last position; nil: it could
-	sums    *rowSums    // of the source; they outlive the term
-	terms   *terms      // where the term is noted; nil: nowhere
-	packer  *cdc.Packer // of records
-	reports *reports    // of self-checks that fail; nil: nowhere
+	waits   func(error)              // told why the term cannot begin yet
+	doubts  *doubts                  // in the last position, and in the source; nil: in memory alone
+	newest  func() snapshot.Manifest // the newest snapshot that is complete, as far as is known; nil: not known
+	sums    *rowSums                 // of the source; they outlive the term
+	terms   *terms                   // where the term is noted; nil: nowhere
+	packer  *cdc.Packer              // of records
+	reports *reports                 // of self-checks that fail; nil: nowhere
 }
 
 // newCapture attaches to src and continues the history in log: from the last
@@ -93,6 +97,9 @@ func newCapture(ctx context.Context, src *source, log changeLog, o captureSetup)
 	c.sorter = newSorter(o.dir, o.options.SpillBytes)
 	if c.sums == nil {
 		c.sums = newRowSums(o.logger)
+	}
+	if c.doubts == nil {
+		c.doubts = &doubts{}
 	}
 	c.summing = summingSink{c.sums, c.sorter}
 	l, err := newLayouts()
@@ -113,24 +120,28 @@ func newCapture(ctx context.Context, src *source, log changeLog, o captureSetup)
 // in the last resort, a break record.
 func (c *capture) begin(ctx context.Context) error {
 	tail := c.log.Tail()
+	c.began = tail.Next
+	_, err := c.sight()
+	if err := errors.Join(err, c.doubts.note()); err != nil { // what the term before could not note
+		return err
+	}
 	if err := c.sums.open(tail.Position); err != nil {
 		return err
 	}
-	doubt, err := c.attach(ctx, tail)
+	standing, err := c.attach(ctx, tail)
 	if err != nil {
 		return err
 	}
+	var doubt error // that a resync cannot deal with
 	missed := false // the sorter holds what was missed
-	if doubt != nil {
-		c.logger.Warn("changes may have been missed", "lsn", tail.Position.LSN, "err", doubt)
+	if standing != nil && tail.Position.LSN != 0 {
+		c.logger.Warn("changes may have been missed", "lsn", tail.Position.LSN, "err", standing)
 		err := c.resync(ctx, tail)
 		if err != nil && (!errors.Is(err, errNoResync) || c.follower.pinned < 0) {
 			return err
 		}
-		if missed = err == nil; missed {
-			doubt = nil
-		} else {
-			doubt = fmt.Errorf("%w; %w", doubt, err)
+		if missed = err == nil; !missed {
+			doubt = fmt.Errorf("%w; %w", standing, err)
 		}
 	}
 	if !missed {
@@ -141,9 +152,11 @@ func (c *capture) begin(ctx context.Context) error {
 	if c.encoder, err = c.newTerm(tail); err != nil {
 		return err
 	}
+	c.unsynced = true
 	if err := c.open(tail, missed, doubt); err != nil {
 		return err
 	}
+	c.doubts.settle(standing)
 	if err := c.unsave(); err != nil { // of another boundary now
 		c.logger.Warn("the page map that was saved stays", "err", err)
 	}
@@ -210,20 +223,20 @@ func (c *capture) open(tail cdc.Tail, missed bool, doubt error) error {
 	return c.durable()
 }
 
-// attach returns, as doubt, why the history cannot simply be continued.
-func (c *capture) attach(ctx context.Context, tail cdc.Tail) (doubt, err error) {
-	if tail.Position.LSN == 0 {
-		return nil, c.follower.attach(ctx)
-	}
-	if c.doubt != nil {
-		return c.doubt, c.follower.attach(ctx)
+// attach pins the source where the history goes on, or at the present where it cannot
+// simply be continued: then there is a doubt.
+func (c *capture) attach(ctx context.Context, tail cdc.Tail) (standing *doubt, err error) {
+	standing = c.doubts.standing()
+	if tail.Position.LSN == 0 || standing != nil {
+		return standing, c.follower.attach(ctx)
 	}
 	err = c.follower.resume(ctx, resumptionOf(tail.Boundary.Source))
 	if err == nil {
 		err = c.untouched(tail.Position)
 	}
 	if errors.Is(err, errUnproved) && c.follower.pinned >= 0 {
-		return err, nil
+		err = c.doubts.raise(err, nil)
+		return c.doubts.standing(), err
 	}
 	return nil, err
 }

@@ -111,10 +111,10 @@ func (c *capture) awaitBase(ctx context.Context, tail cdc.Tail) (b *base, err er
 	}
 }
 
-// passes reports whether err may be gone at the next try: NATS does not answer, or
-// a disk, a mount or this machine is in trouble.
+// passes reports whether err may be gone at the next try: NATS does not answer, or has
+// not been asked yet, or a disk, a mount or this machine is in trouble.
 func passes(err error) bool {
-	if condition(err) == "unavailable" {
+	if condition(err) == "unavailable" || errors.Is(err, errUncompared) {
 		return true
 	}
 	var errno unix.Errno

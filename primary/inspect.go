@@ -73,6 +73,33 @@ type inspection struct {
 	belief *mapBelief
 	job    *sumJob // the tables that have a hash
 	sums   map[*summedTable]knownSum
+	all    bool // every table has one
+}
+
+// A round is inspections until all that there is was inspected in one term: of a large
+// database one takes a part.
+type round struct {
+	epoch  cdc.Epoch
+	doubt  *doubt     // that stood when it began, in what may have become of the database file
+	sound  *soundness // the snapshots that were complete when it began
+	pages  bool       // the map is right
+	tables map[*summedTable]bool
+}
+
+// goesOn reports whether what was proved so far is of the state at hand as well.
+func (r *round) goesOn(epoch cdc.Epoch, standing *doubt) bool {
+	return r != nil && r.epoch == epoch && r.doubt == standing
+}
+
+// add notes what an inspection has found right, and reports whether that is all.
+func (r *round) add(in *inspection, pages bool) bool {
+	r.pages = r.pages || pages
+	whole := r.pages && in.all
+	for _, task := range in.job.tables {
+		r.tables[task.table] = r.tables[task.table] || task.done
+		whole = whole && r.tables[task.table]
+	}
+	return whole
 }
 
 // beginInspection freezes the source. Tables from root page `from` on come first,
@@ -82,7 +109,7 @@ func (c *capture) beginInspection(from uint32) (*inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &inspection{belief: c.decoder.belief(), job: &sumJob{frozen: frozen}, sums: map[*summedTable]knownSum{}}
+	in := &inspection{belief: c.decoder.belief(), job: &sumJob{frozen: frozen}, sums: map[*summedTable]knownSum{}, all: c.sums.known == len(c.sums.tables)}
 	for _, k := range frozen.sums {
 		in.sums[k.table] = k
 	}
@@ -112,8 +139,9 @@ func (p *pacedPages) Page(n uint32) ([]byte, error) {
 }
 
 // inspect runs one inspection, unless nothing was captured since the last and the
-// database file was not written to. Where only the latter is so and the rows are not
-// what they were, no SQLite did it, and the term ends in doubt.
+// database file was not written to. Where only the latter is so, or no checkpoint has
+// written to it, and the rows are not what they were, no SQLite did it, and the term ends
+// in doubt.
 func (s *summer) inspect(ctx context.Context) error {
 	during, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -121,12 +149,16 @@ func (s *summer) inspect(ctx context.Context) error {
 	var stamp fileStamp
 	still := false // nothing was captured since the last
 	err := s.p.ask(ctx, func(c *capture) (err error) {
-		if stamp, err = stampOf(c.src.db); err != nil {
+		if stamp, err = c.sight(); err != nil {
 			return err
 		}
-		still = c.encoder.Position() == s.inspected
-		if still && stamp == s.stamp {
+		at, standing := c.encoder.Position(), c.doubts.standing()
+		still = at == s.inspected
+		if still && stamp == s.stamp && standing == nil {
 			return nil
+		}
+		if !s.round.goesOn(at.Epoch, standing) {
+			s.round = &round{epoch: at.Epoch, doubt: standing, sound: c.complete(), tables: map[*summedTable]bool{}}
 		}
 		if in, err = c.beginInspection(s.from); in != nil {
 			s.begin(cancel)
@@ -166,10 +198,28 @@ func (s *summer) inspect(ctx context.Context) error {
 	switch {
 	case mismatch != nil:
 		return s.refuteMap(ctx, frozen.At, mismatch)
-	case still && wrong > 0:
-		return s.endTerm(ctx, errPastSQLite, func(*capture) {}) // no defect of ours
+	case wrong > 0:
+		return s.refuteRows(ctx, still)
+	case s.round.add(in, pages):
+		s.prove()
 	}
 	return nil
+}
+
+// prove ends a round: what was doubted is right, and so are the snapshots from before it.
+func (s *summer) prove() {
+	s.p.doubts.settle(s.round.doubt)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.proved, s.round = *s.round.sound, nil
+}
+
+// sound are the snapshots that were complete before all was proved right the last time.
+func (s *summer) sound() *soundness {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	proved := s.proved
+	return &proved
 }
 
 func (s *summer) inspectMap(ctx context.Context, in *inspection) (mismatch, err error) {
@@ -214,6 +264,20 @@ func (in *inspection) computed(from *uint32) (sums []knownSum, content []sqlite.
 	return sums, content
 }
 
+// refuteRows ends the term if the rows were changed past SQLite: that is no defect of
+// ours. still says that nothing was captured since they were right.
+func (s *summer) refuteRows(ctx context.Context, still bool) error {
+	seen := s.round.doubt
+	s.round = nil
+	switch {
+	case seen != nil: // when it was done
+		return s.endTerm(ctx, errPastSQLite, seen.Sound, func(*capture) {})
+	case still:
+		return s.endTerm(ctx, errPastSQLite, s.sound(), func(*capture) {})
+	}
+	return nil
+}
+
 // refuteMap ends the term: the next one compares the last state with the source as
 // a whole, and so finds what may have been missed.
 func (s *summer) refuteMap(ctx context.Context, at cdc.Position, mismatch error) error {
@@ -221,17 +285,24 @@ func (s *summer) refuteMap(ctx context.Context, at cdc.Position, mismatch error)
 	s.mu.Lock()
 	s.status.MapMismatches++
 	s.mu.Unlock()
-	return s.endTerm(ctx, fmt.Errorf("%w: the map of the pages was wrong: %w", errUndecodable, mismatch), func(c *capture) { c.reportMap(mismatch) })
+	s.round = nil
+	because := fmt.Errorf("%w: the map of the pages was wrong: %w", errUndecodable, mismatch)
+	return s.endTerm(ctx, because, s.sound(), func(c *capture) { c.reportMap(mismatch) })
 }
 
-// endTerm makes because the end of the term that is running, after report.
-func (s *summer) endTerm(ctx context.Context, because error, report func(*capture)) error {
+// endTerm makes because the end of the term that is running, after report. It is a doubt
+// at once, in all but the snapshots in sound: a term may take its time to hear of it.
+func (s *summer) endTerm(ctx context.Context, because error, sound *soundness, report func(*capture)) error {
+	err := s.p.doubts.raise(because, sound)
 	end := func(c *capture) error {
 		report(c)
+		if s.p.doubts.standing() == nil { // another term has dealt with it
+			return nil
+		}
 		return because
 	}
 	if asked := s.p.ask(ctx, end); asked != because {
-		return asked
+		err = errors.Join(err, asked)
 	}
-	return nil
+	return err
 }

@@ -66,6 +66,7 @@ type Pipeline struct {
 	audits    audits
 	sums      *rowSums // the capture's
 	terms     *terms   // Run's
+	doubts    *doubts
 	summer    summer
 	reports   *reports
 	notice    lastNotice
@@ -94,6 +95,7 @@ func New(o Options) (*Pipeline, error) {
 	p.snapshots = newSnapshotter(p)
 	p.audits.clock = o.Clock
 	p.sums = newRowSums(p.o.Logger)
+	p.doubts = newDoubts(durable.OS{}, o.Dir, p.o.Logger)
 	p.summer.p, p.summer.whole = p, inspectWhole
 	p.reports = newReports(o.Dir, o.Version, o.Clock, p.o.Logger, p.changed.notify)
 	o.Sources.join()
@@ -121,6 +123,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if p.terms, err = openTerms(p.o.Dir, p.o.Node, p.o.Logger); err != nil {
 		return fmt.Errorf("data directory of %s: %w", p.o.Name, err)
 	}
+	p.doubts.recall()
 	for {
 		err := p.withLog(ctx)
 		if ctx.Err() != nil {
@@ -179,17 +182,13 @@ func (p *Pipeline) withLog(ctx context.Context) (err error) {
 
 // capture runs one term after another until the change log fails or ctx ends.
 func (p *Pipeline) capture(ctx context.Context, log *wal.Log) error {
-	var doubt error
 	for said := ""; ; {
-		err := p.term(ctx, log, &doubt)
+		err := p.term(ctx, log)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if errors.Is(err, errLog) {
 			return err
-		}
-		if errors.Is(err, errUndecodable) || errors.Is(err, errPastSQLite) { // to decode it again would fail again
-			doubt = err
 		}
 		if !p.captured.Load() {
 			if unfit := unfit(err); unfit != nil { // which says what to do
@@ -211,9 +210,9 @@ func (p *Pipeline) capture(ctx context.Context, log *wal.Log) error {
 	}
 }
 
-// term captures from an epoch record to the first error. It clears doubt, which
-// says why the last position leads nowhere, once the history has dealt with it.
-func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err error) {
+// term captures from an epoch record to the first error. A doubt that ends it is noted
+// before anything else is.
+func (p *Pipeline) term(ctx context.Context, log *wal.Log) (err error) {
 	if err := roomFor(p.o.Dir, leastRoom); err != nil { // before a term begins that could record nothing
 		return err
 	}
@@ -235,13 +234,12 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 	defer end(nil)
 	c, err := newCapture(ctx, src, log, captureSetup{
 		dir: p.o.Dir, options: p.o.Capture, clock: p.o.Clock, logger: p.o.Logger,
-		rebuild: p.rebuilder(log), waits: p.waits, doubt: *doubt, sums: p.sums, terms: p.terms, packer: p.o.ChangeLog.Packer,
+		rebuild: p.rebuilder(log), waits: p.waits, doubts: p.doubts, newest: p.snapshots.complete, sums: p.sums, terms: p.terms, packer: p.o.ChangeLog.Packer,
 		reports: p.reports,
 	})
 	if err != nil {
 		return err
 	}
-	*doubt = nil
 	defer func() {
 		c.orderly = ctx.Err() != nil && err == ctx.Err()
 		end(err)
@@ -262,7 +260,20 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log, doubt *error) (err er
 		"map_recalled", c.start.recalled, "pages_read", c.start.read)
 	err = p.follow(ctx, c, w)
 	c.reportLost(err)
+	p.doubtAfter(err)
 	return err
+}
+
+// doubtAfter raises the doubt that an error leaves which ends a term: to decode a
+// transaction again would fail again. Where it is in the map, what that was wrong about
+// before is not known. One that cannot be noted keeps the next term from beginning.
+func (p *Pipeline) doubtAfter(err error) {
+	switch {
+	case errors.Is(err, errReservedName):
+		_ = p.doubts.raise(err, nil)
+	case errors.Is(err, errUndecodable):
+		_ = p.doubts.raise(err, p.summer.sound())
+	}
 }
 
 // moved tells that the stream was taken up, or has got a record.
@@ -435,7 +446,9 @@ func (p *Pipeline) sync(ctx context.Context, stop func() bool) (cdc.Position, er
 
 // endsTerm reports whether err ends a term, and no more: the next one opens what is
 // there now, and finds out what was missed.
-func endsTerm(err error) bool { return errors.Is(err, errReplaced) || errors.Is(err, errLost) }
+func endsTerm(err error) bool {
+	return errors.Is(err, errReplaced) || errors.Is(err, errLost) || errors.Is(err, errPastSQLite)
+}
 
 // reach captures what was committed before the call. A file that was replaced
 // reads on as if nothing had happened, so it looks at the path first.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -153,6 +154,9 @@ func (p *Pipeline) rebuilder(log *wal.Log) func(context.Context, cdc.Position) (
 	}
 	return func(ctx context.Context, at cdc.Position) (string, error) {
 		list, err := p.snapshotsBelow(ctx, log, at)
+		if err == nil {
+			list, err = p.soundOf(ctx, list)
+		}
 		if err != nil {
 			return "", err
 		}
@@ -248,6 +252,50 @@ func (p *Pipeline) snapshotsBelow(ctx context.Context, log *wal.Log, at cdc.Posi
 		err = errors.Join(fmt.Errorf("no snapshot leads to LSN %d", at.LSN), unusable)
 	}
 	return usable, err
+}
+
+// errUncompared: something is to be removed, and it is not known yet whether the stream,
+// and with it the snapshots, is ours still.
+var errUncompared = errors.New("the stream was not compared with the change log yet")
+
+// soundOf gives those of a list of snapshots that the standing doubt is not about. The
+// others are of a state that no history explains, neither before the difference that is
+// to be recorded nor after it: they are deleted first.
+func (p *Pipeline) soundOf(ctx context.Context, list []snapshot.Manifest) ([]snapshot.Manifest, error) {
+	d := p.doubts.standing()
+	if d == nil || d.Sound == nil {
+		return list, nil
+	}
+	lineage := list[0].Position.Lineage
+	unsound := func(m snapshot.Manifest) bool { return m.Position.Lineage == lineage && !d.Sound.includes(m) }
+	if list = slices.DeleteFunc(list, unsound); len(list) == 0 {
+		return nil, errors.New("no snapshot is known to be from before that")
+	}
+	left, err := p.hasSnapshot(ctx, unsound)
+	if err != nil || !left {
+		return list, err
+	}
+	if !p.ours() {
+		return nil, errUncompared
+	}
+	p.o.Logger.Warn("snapshots that may hold what no change led to are deleted", "from_lsn", d.Sound.Below)
+	_, _, failed := snapshot.Retain(ctx, p.o.Snapshots, snapshot.Retention{
+		Keep: math.MaxInt, Drop: func(m snapshot.Manifest) (bool, error) { return unsound(m), nil },
+	})
+	p.snapshots.forget()
+	if left, err = p.hasSnapshot(ctx, unsound); left {
+		err = errors.Join(errors.New("snapshots that may hold what no change led to are still there"), failed)
+	}
+	return list, err
+}
+
+// hasSnapshot reports whether there is a snapshot for which is returns true.
+func (p *Pipeline) hasSnapshot(ctx context.Context, is func(snapshot.Manifest) bool) (bool, error) {
+	list, err := snapshot.List(ctx, p.o.Snapshots)
+	if list == nil && err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(list, is), nil
 }
 
 // replay applies the records after the snapshot to the file at path.

@@ -405,6 +405,7 @@ func TestResyncStatesRowSums(t *testing.T) {
 	if _, err := b.p.Snapshot(b.ctx); err != nil {
 		t.Fatal(err)
 	}
+	noError(t, b.p.summer.inspect(b.ctx)) // so that the snapshot is sound
 	r := &hashReader{b: b}
 	r.next()
 	err := b.p.ask(b.ctx, func(c *capture) error {

@@ -223,6 +223,13 @@ func (s *snapshotter) refresh(ctx context.Context) error {
 	return nil
 }
 
+// complete is the newest snapshot; zero: none is known.
+func (s *snapshotter) complete() snapshot.Manifest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newest
+}
+
 func (s *snapshotter) newestLSN() cdc.LSN {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,6 +2,7 @@ package primary
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -224,6 +225,9 @@ type glance [2*glanceHeader + 4]byte
 const (
 	glanceHeader = 48 // bytes
 	glanceInit   = 12 // byte of the header that is 1 where it is valid
+	glanceSalt   = 32 // byte of the header where the salts are
+
+	glanceAttempted = 128 // byte of -shm where nBackfillAttempted is
 )
 
 // glance takes no system call, and may be torn.
@@ -236,6 +240,26 @@ func (s *source) glance() (g glance) {
 func (g *glance) whole() bool {
 	return g[glanceInit] == 1 && bytes.Equal(g[:glanceHeader], g[glanceHeader:2*glanceHeader])
 }
+
+// A backfill is how far checkpoints have come, and may come before they say so again
+// (nBackfill and nBackfillAttempted). SQLite sets the latter before it writes to the
+// database file, and the former when all is written.
+type backfill struct {
+	salt            [8]byte // of the generation
+	done, attempted uint32  // frames
+}
+
+// backfill takes no system call, and may be torn.
+func (s *source) backfill() (b backfill) {
+	g := s.mapped
+	copy(b.salt[:], g[glanceSalt:])
+	b.done, b.attempted = binary.NativeEndian.Uint32(g[2*glanceHeader:]), binary.NativeEndian.Uint32(g[glanceAttempted:])
+	return b
+}
+
+// rests reports whether nothing has been written to the database file beyond what is
+// done. SQLite before 3.11 did not say what it attempts.
+func (b backfill) rests() bool { return b.attempted <= b.done }
 
 // Bytes of -shm that SQLite locks (https://www.sqlite.org/walformat.html, §2.3).
 const (

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/durable"
+	"github.com/sqlite-replicator/replicator/snapshot"
 )
 
 // termsIn are the terms of node "test" in a directory whose file has some content.
@@ -95,6 +97,30 @@ func FuzzLeaving(f *testing.F) {
 		}
 		if err := c.untouched(cdc.Position{LSN: 8}); err != nil && !bytes.Contains(content, []byte("8")) {
 			t.Fatalf("%q speaks of a position that it does not name: %v", content, err)
+		}
+	})
+}
+
+// FuzzDoubt: whatever is in the file, there is a doubt, which ends when it is dealt with.
+func FuzzDoubt(f *testing.F) {
+	for _, content := range []string{`{"why":"so","sound":{"below":7,"id":"x"}}`, `{"why":"so"}`, `{"why":"so","sou`, "", "null", "[]", "\x00", `{"sound":{"below":-1}}`} {
+		f.Add([]byte(content))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		dir := t.TempDir()
+		noError(t, os.WriteFile(filepath.Join(dir, doubtFile), content, 0o600))
+		d := newDoubts(durable.OS{}, dir, testLogger())
+		d.recall()
+		left := d.standing()
+		if left == nil || left.Why == "" {
+			t.Fatalf("%q: %+v", content, left)
+		}
+		if m := (snapshot.Manifest{Position: cdc.Position{LSN: 7}}); left.Sound.includes(m) && !bytes.Contains(bytes.ToLower(content), []byte("why")) {
+			t.Fatalf("%q: a snapshot is sound of which it says nothing", content)
+		}
+		d.settle(left)
+		if d.recall(); d.standing() != nil {
+			t.Fatalf("%q is there still", content)
 		}
 	})
 }

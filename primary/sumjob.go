@@ -135,7 +135,10 @@ type summer struct {
 	from      uint32       // root page of the table with which the next inspection begins; Run's own
 	rows      bool         // the next inspection of a large database is of rows, and not of the map; Run's own
 
+	round *round // Run's own; nil: none is under way
+
 	mu     sync.Mutex
+	proved soundness               // the snapshots that were complete before the last whole round
 	cancel context.CancelCauseFunc // of what is under way
 	status SumStatus               // Tables and Known are the capture's
 }

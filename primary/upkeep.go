@@ -32,6 +32,7 @@ type upkeep struct {
 	yielding  bool          // another program's checkpoint waits, and the pin may be why
 	yielded   yield         // what the pin did about it
 	stuck     bool          // a checkpoint failed, which was reported
+	unnoted   string        // why a doubt could not be noted, which was reported
 	pressed   bool          // the SQLite WAL has passed half of its bound while a snapshot is read
 }
 
@@ -74,6 +75,7 @@ func (c *capture) maintain(n int, held bool) error {
 		u.idleTried = true
 		return c.turnover(false)
 	case behind >= c.options.RepinFrames, f.pinFrame == 0 && frame >= leaveLock0:
+		_, _ = c.sight() // see turnover
 		return f.repin()
 	}
 	return nil
@@ -120,6 +122,7 @@ type yield struct {
 func (c *capture) turnover(force bool) error {
 	u := &c.upkeep
 	before := c.follower.stats.Unfinished
+	_, _ = c.sight() // afterwards it would be the checkpoint. The next look tells of an error
 	if err := c.follower.turnover(force); err != nil {
 		return err
 	}
@@ -161,6 +164,9 @@ func (c *capture) lookIfDue(now time.Time) error {
 // SQLite WAL keeps within bounds. first says that the term has just begun.
 func (c *capture) look(first bool) error {
 	if err := c.src.unmoved(); err != nil {
+		return err
+	}
+	if err := c.lookPastSQLite(); err != nil {
 		return err
 	}
 	m, err := c.src.marks()

@@ -110,9 +110,6 @@ func (b *board) hear(h Heartbeat) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	news := b.heard == nil || b.heard.Position != h.Position || b.heard.Published != h.Published
-	if b.heard == nil || b.heard.Published != h.Published {
-		b.moved = h.ReceivedAt
-	}
 	b.heard = &h
 	b.s.Source = Source{Position: h.Position, Captured: h.Captured, Durable: h.Durable, Published: h.Published, HeardAt: &h.ReceivedAt}
 	b.trail.note(h.Position.Lineage, sighting{h.ReceivedAt, h.pending()})
@@ -159,20 +156,17 @@ func (b *board) cutOff(now time.Time) (since time.Time, because string) {
 		return time.Time{}, ""
 	case b.silent(now):
 		return h.ReceivedAt, ""
-	case !h.works() && now.Sub(h.level()) > silence:
-		return h.level(), fmt.Sprintf("the primary is %s; its status says why", h.State)
-	case b.starved(now):
-		return b.trail.heard[0].at, "the primary publishes nothing; its status says why"
+	case h.works():
+		return time.Time{}, ""
+	}
+	because = fmt.Sprintf("the primary is %s; its status says why", h.State)
+	if now.Sub(h.level()) > silence {
+		return h.level(), because
+	}
+	if b.s.Applied.LSN >= h.Published && b.trail.age(now) > silence {
+		return b.trail.heard[0].at, because
 	}
 	return time.Time{}, ""
-}
-
-// starved reports whether what is captured has not been published for a while, and
-// nothing else is left to apply. A primary that cannot publish tries, and may seem well
-// meanwhile; one that does not know yet what is published may only be about to.
-func (b *board) starved(now time.Time) bool {
-	known := b.heard.Published != 0 || !b.heard.works()
-	return known && b.s.Applied.LSN >= b.heard.Published && now.Sub(b.moved) > silence && b.trail.age(now) > silence
 }
 
 func (b *board) lag(now time.Time) Lag {

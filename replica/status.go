@@ -88,7 +88,6 @@ type board struct {
 	heard   *Heartbeat
 	even    time.Time     // primary's clock: nothing was pending here, as of this heartbeat
 	trail   trail         // of what is pending, by the replica's clock
-	moved   time.Time     // when a heartbeat told of another Published
 	retried time.Time     // since when a replica whose disk was full goes on; zero: it does not, or its disk is not full
 	cut     time.Time     // since when the stream is out of reach; zero: it is not
 	attempt time.Time     // when the running attempt to consume it began; zero: none runs
