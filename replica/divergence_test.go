@@ -193,3 +193,24 @@ func TestDamagedFileIsReplaced(t *testing.T) {
 	g.step("INSERT INTO t VALUES(1000, 1)")
 	g.equal()
 }
+
+// TestSchemaTextOfManyStatements: an edit of the schema may leave more than one statement in
+// a text. SQLite reads the first, and so does the replica, live and when it is seeded.
+func TestSchemaTextOfManyStatements(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1,'one')")
+	edit := func(name string) string {
+		return "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql=sql||';DELETE FROM t' WHERE name='" + name + "'; PRAGMA writable_schema=RESET"
+	}
+	seeded := make(chan struct{})
+	g.on("replica file seeded again", func() { close(seeded) })
+	g.start()
+	g.equal()
+	g.step("CREATE TABLE x(a); INSERT INTO x VALUES(1); CREATE INDEX i ON t(b);" + edit("x") + ";" + edit("i"))
+	g.equal()
+	must(t, ignoreCanceled(g.stop()))
+	g.scribble("DROP TABLE x; DROP INDEX i")
+	g.snaps.add(g.snapshot())
+	g.run()
+	g.until(seeded)
+	g.equal()
+}

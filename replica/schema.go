@@ -301,7 +301,7 @@ func (s *schema) create(c *sqlite.Conn, creates []*cdc.SchemaObject) error {
 }
 
 func createTable(c *sqlite.Conn, o *cdc.SchemaObject) error {
-	err := c.Exec(o.SQL)
+	err := createObject(c, o)
 	if err != nil && lacks(err) {
 		return fmt.Errorf("%w: create table %q: %w", errUnwritable, o.Name, err)
 	}
@@ -311,7 +311,7 @@ func createTable(c *sqlite.Conn, o *cdc.SchemaObject) error {
 // createIndex makes an index, or lists it as left off when this program lacks
 // what it needs.
 func (s *schema) createIndex(c *sqlite.Conn, o *cdc.SchemaObject) error {
-	err := c.Exec(o.SQL)
+	err := createObject(c, o)
 	if err == nil || !lacks(err) {
 		return err
 	}

@@ -25,23 +25,27 @@ func plain(c *sqlite.Conn, drops, creates []*cdc.SchemaObject) (restDrops, restC
 	}
 	for ; len(creates) > 0; creates = creates[1:] {
 		o := creates[0]
-		if !hasTree(o) || isSQLites(o.Name) {
+		if !hasTree(o) || isSQLites(o.Name) || sqlite.GoesOn(o.SQL) {
 			break
 		}
-		if done, err := attempt(c, o.SQL); err != nil || !done { // what is wrong with it shows once more
+		if done, err := attempt(c, createObject(c, o)); err != nil || !done { // what is wrong with it shows once more
 			return drops, creates, err
 		}
 	}
 	return drops, creates, nil
 }
 
-// attempt executes a statement, in whose place there is another way. It gives the error of
-// one after which that is not open.
-func attempt(c *sqlite.Conn, sql string) (done bool, err error) {
-	if err = c.Exec(sql); declined(c, err) {
+// attempt takes the outcome of a statement in whose place there is another way, and gives
+// the error of one after which that is not open.
+func attempt(c *sqlite.Conn, err error) (done bool, _ error) {
+	if declined(c, err) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+func createObject(c *sqlite.Conn, o *cdc.SchemaObject) error {
+	return c.Create(sqlite.SchemaRow{Type: o.Type, Name: o.Name, Table: o.Table, SQL: o.SQL})
 }
 
 // declined reports whether err is about the statement, which SQLite will not execute in
@@ -76,7 +80,7 @@ func plainDrop(c *sqlite.Conn, o *cdc.SchemaObject) (done bool, err error) {
 		}
 	}
 	if o.Type == "index" {
-		return attempt(c, "DROP INDEX main."+quote(o.Name))
+		return attempt(c, c.Exec("DROP INDEX main."+quote(o.Name)))
 	}
 	explicit := false // an index may come back without its table: see dropTable
 	err = c.Query("SELECT 1 FROM pragma_index_list(?1, 'main') WHERE origin='c'", []any{o.Name}, func(sqlite.Row) error {
@@ -86,5 +90,5 @@ func plainDrop(c *sqlite.Conn, o *cdc.SchemaObject) (done bool, err error) {
 	if err != nil || explicit {
 		return false, err
 	}
-	return attempt(c, "DROP TABLE main."+quote(o.Name))
+	return attempt(c, c.Exec("DROP TABLE main."+quote(o.Name)))
 }

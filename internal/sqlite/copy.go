@@ -216,16 +216,11 @@ func (p *copier) dropTable(name string) error {
 	return p.exec("DROP TABLE main." + other)
 }
 
-// create runs the text of a table or an index. It comes from a file, so it is held
-// to be one CREATE statement, as SQLite itself does.
 func (p *copier) create(o SchemaRow) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
-	if len(o.SQL) < 6 || !strings.EqualFold(o.SQL[:6], "CREATE") {
-		return errors.New("its schema text is no CREATE statement")
-	}
-	return p.c.once(o.SQL, nil)
+	return p.c.Create(o)
 }
 
 func (p *copier) createTables() error {
@@ -255,7 +250,7 @@ func (p *copier) createIndexes() error {
 		return err
 	}
 	for _, o := range indexes {
-		switch err := p.exec(o.SQL); {
+		switch err := p.create(o); {
 		case err == nil:
 		case hasCode(err, codeError):
 			p.did.LeftOff = append(p.did.LeftOff, o.Name)

@@ -161,22 +161,27 @@ func (c *Conn) prepare(sql string) (*C.sqlite3_stmt, error) {
 
 // compile prepares sql, which must hold exactly one statement.
 func (c *Conn) compile(sql string) (*C.sqlite3_stmt, error) {
-	text := C.CString(sql)
-	defer C.free(unsafe.Pointer(text))
-	var stmt *C.sqlite3_stmt
-	var tail *C.char
-	rc := C.sqlite3_prepare_v3(c.db, text, C.int(len(sql))+1, C.SQLITE_PREPARE_PERSISTENT, &stmt, &tail)
-	if err := c.fail("prepare", rc); err != nil {
-		return nil, err
-	}
-	if stmt == nil {
-		return nil, errors.New("sqlite: prepare: no statement")
-	}
-	if *tail != 0 {
+	stmt, more, err := c.compileFirst(sql)
+	if err == nil && more {
 		C.sqlite3_finalize(stmt)
 		return nil, errors.New("sqlite: prepare: more than one statement")
 	}
-	return stmt, nil
+	return stmt, err
+}
+
+// compileFirst prepares the first statement of sql; more reports whether text follows it.
+func (c *Conn) compileFirst(sql string) (stmt *C.sqlite3_stmt, more bool, err error) {
+	text := C.CString(sql)
+	defer C.free(unsafe.Pointer(text))
+	var tail *C.char
+	rc := C.sqlite3_prepare_v3(c.db, text, C.int(len(sql))+1, C.SQLITE_PREPARE_PERSISTENT, &stmt, &tail)
+	if err := c.fail("prepare", rc); err != nil {
+		return nil, false, err
+	}
+	if stmt == nil {
+		return nil, false, errors.New("sqlite: prepare: no statement")
+	}
+	return stmt, *tail != 0, nil
 }
 
 func (c *Conn) bind(stmt *C.sqlite3_stmt, args []any) error {
