@@ -194,10 +194,14 @@ func (s *summer) inspect(ctx context.Context) error {
 	s.status.Damage = ""
 	s.mu.Unlock()
 	sums, content := in.computed(&s.from)
+	if mismatch != nil { // noted before anything is done about it
+		mismatch = fmt.Errorf("%w: the map of the pages was wrong: %w", errUndecodable, mismatch)
+		err = s.p.doubts.raise(mismatch, s.sound())
+	}
 	wrong := s.verify(ctx, frozen.At, sums, content)
 	switch {
 	case mismatch != nil:
-		return s.refuteMap(ctx, frozen.At, mismatch)
+		return errors.Join(err, s.refuteMap(ctx, frozen.At, mismatch))
 	case wrong > 0:
 		return s.refuteRows(ctx, still)
 	case s.round.add(in, pages):
@@ -286,8 +290,7 @@ func (s *summer) refuteMap(ctx context.Context, at cdc.Position, mismatch error)
 	s.status.MapMismatches++
 	s.mu.Unlock()
 	s.round = nil
-	because := fmt.Errorf("%w: the map of the pages was wrong: %w", errUndecodable, mismatch)
-	return s.endTerm(ctx, because, s.sound(), func(c *capture) { c.reportMap(mismatch) })
+	return s.endTerm(ctx, mismatch, s.sound(), func(c *capture) { c.reportMap(mismatch) })
 }
 
 // endTerm makes because the end of the term that is running, after report. It is a doubt
