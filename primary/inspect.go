@@ -138,8 +138,8 @@ func (p *pacedPages) Page(n uint32) ([]byte, error) {
 	return p.Pages.Page(n)
 }
 
-// inspect runs one inspection, unless nothing was captured since the last and the
-// database file was not written to. Where only the latter is so, or no checkpoint has
+// inspect runs one inspection, unless nothing was captured since the last, which came to
+// all tables, and the database file was not written to. Where only the latter is so, or no checkpoint has
 // written to it, and the rows are not what they were, no SQLite did it, and the term ends
 // in doubt.
 func (s *summer) inspect(ctx context.Context) error {
@@ -186,14 +186,13 @@ func (s *summer) inspect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var sums []knownSum
+	var content []sqlite.TableSum
+	var unread error
 	if rows {
-		s.inspected, s.stamp = frozen.At, stamp
+		sums, content, unread = s.computed(in, stamp)
 	}
-	s.mu.Lock()
-	s.status.Inspections++
-	s.status.Damage = ""
-	s.mu.Unlock()
-	sums, content := in.computed(&s.from)
+	s.inspectedSome(pages && rows && unread == nil)
 	if mismatch != nil { // noted before anything is done about it
 		mismatch = fmt.Errorf("%w: the map of the pages was wrong: %w", errUndecodable, mismatch)
 		err = s.p.doubts.raise(mismatch, s.sound())
@@ -203,11 +202,23 @@ func (s *summer) inspect(ctx context.Context) error {
 	case mismatch != nil:
 		return errors.Join(err, s.refuteMap(ctx, frozen.At, mismatch))
 	case wrong > 0:
-		return s.refuteRows(ctx, still)
+		return errors.Join(s.refuteRows(ctx, still), unread)
+	case unread != nil:
+		return unread
 	case s.round.add(in, pages):
 		s.prove()
 	}
 	return nil
+}
+
+// inspectedSome counts an inspection. sound says that nothing of the source was unreadable.
+func (s *summer) inspectedSome(sound bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Inspections++
+	if sound {
+		s.status.Damage = ""
+	}
 }
 
 // prove ends a round: what was doubted is right, and so are the snapshots from before it.
@@ -215,7 +226,7 @@ func (s *summer) prove() {
 	s.p.doubts.settle(s.round.doubt)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.proved, s.round = *s.round.sound, nil
+	s.proved, s.round, s.status.Damage = *s.round.sound, nil, ""
 }
 
 // sound are the snapshots that were complete before all was proved right the last time.
@@ -253,19 +264,30 @@ func (s *summer) inspectMap(ctx context.Context, in *inspection) (mismatch, err 
 	return mismatch, err
 }
 
-// computed gives the hashes that were computed, in pairs with those believed, and
-// moves from to the first table that there was no time for.
-func (in *inspection) computed(from *uint32) (sums []knownSum, content []sqlite.TableSum) {
-	*from = 0
+// computed gives the hashes that were computed, in pairs with those believed, and notes
+// where the next inspection begins. unread says why a table that once had a hash has rows
+// that cannot be read now. stamp is of the database file when the inspection began.
+func (s *summer) computed(in *inspection, stamp fileStamp) (sums []knownSum, content []sqlite.TableSum, unread error) {
+	at := in.job.frozen.At
+	if s.from == 0 {
+		s.pass, s.passStamp = at, stamp
+	}
+	s.from = 0
 	for _, task := range in.job.tables {
 		if task.done {
 			sums = append(sums, in.sums[task.table])
 			content = append(content, sqlite.TableSum{Name: task.face.name, Sum: task.base})
-		} else if task.err == nil && *from == 0 {
-			*from = task.root
+		} else if task.err == nil && s.from == 0 {
+			s.from = task.root
+		}
+		if task.err != nil && unread == nil {
+			unread = fmt.Errorf("table %s: %w", task.face.name, task.err)
 		}
 	}
-	return sums, content
+	if s.from == 0 && s.pass == at { // one state, all of it
+		s.inspected, s.stamp = at, s.passStamp
+	}
+	return sums, content, unread
 }
 
 // refuteRows ends the term if the rows were changed past SQLite: that is no defect of

@@ -96,7 +96,7 @@ func New(o Options) (*Pipeline, error) {
 	p.audits.clock = o.Clock
 	p.sums = newRowSums(p.o.Logger)
 	p.doubts = newDoubts(durable.OS{}, o.Dir, p.o.Logger)
-	p.summer.p, p.summer.whole = p, inspectWhole
+	p.summer.p, p.summer.whole, p.summer.hold = p, inspectWhole, sumHold
 	p.reports = newReports(o.Dir, o.Version, o.Clock, p.o.Logger, p.changed.notify)
 	o.Sources.join()
 	return p, nil

@@ -15,7 +15,7 @@ import (
 
 // Bounds of what the computation of bases costs others.
 const (
-	sumHold    = 10 * time.Second // after which the pin is released, when a table is done
+	sumHold    = 10 * time.Second // summer.hold
 	sumBackOff = 15 * time.Second // after a computation that failed
 )
 
@@ -129,11 +129,14 @@ type SumStatus struct {
 type summer struct {
 	p *Pipeline
 
-	inspected cdc.Position // when rows were inspected last; Run's own
-	stamp     fileStamp    // of the database file when that inspection began; Run's own
-	whole     int          // bytes of the largest map that is inspected together with rows
-	from      uint32       // root page of the table with which the next inspection begins; Run's own
-	rows      bool         // the next inspection of a large database is of rows, and not of the map; Run's own
+	inspected cdc.Position  // as of which the rows of all tables were inspected last; Run's own
+	stamp     fileStamp     // of the database file when that inspection began; Run's own
+	whole     int           // bytes of the largest map that is inspected together with rows
+	pass      cdc.Position  // where the inspections began that come to all tables in turn; Run's own
+	passStamp fileStamp     // of the database file then; Run's own
+	hold      time.Duration // after which a job releases its pin, when a table is done
+	from      uint32        // root page of the table with which the next inspection begins; Run's own
+	rows      bool          // the next inspection of a large database is of rows, and not of the map; Run's own
 
 	round *round // Run's own; nil: none is under way
 
@@ -225,7 +228,7 @@ func (s *summer) compute(ctx context.Context, job *sumJob) (err error) {
 	rest := s.rests()
 	for i := range job.tables {
 		task := &job.tables[i]
-		if i > 0 && s.p.o.Clock().Sub(began) > sumHold {
+		if i > 0 && s.p.o.Clock().Sub(began) > s.hold {
 			return nil
 		}
 		hasher, err := hasherFor(scratch, task.face.name, task.face.sql, f.Header.Encoding)
