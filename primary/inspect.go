@@ -169,20 +169,7 @@ func (s *summer) inspect(ctx context.Context) error {
 		return err
 	}
 	frozen := in.job.frozen
-	pages, rows := true, true
-	if int(in.belief.count)*mapSize > s.whole { // a source in heavy use leaves little time for either
-		pages, rows = !s.rows, s.rows
-		s.rows = !s.rows
-	}
-	var mismatch error
-	if pages {
-		mismatch, err = s.inspectMap(during, in)
-	}
-	if rows && err == nil {
-		err = s.compute(during, in.job)
-	}
-	err = errors.Join(err, frozen.Close())
-	s.begin(nil)
+	pages, rows, mismatch, err := s.readFrozen(during, in)
 	if err != nil {
 		return err
 	}
@@ -209,6 +196,24 @@ func (s *summer) inspect(ctx context.Context) error {
 		s.prove()
 	}
 	return nil
+}
+
+// readFrozen reads the map, rows, or both, and lets go of the frozen state.
+func (s *summer) readFrozen(ctx context.Context, in *inspection) (pages, rows bool, mismatch, err error) {
+	pages, rows = true, true
+	if int(in.belief.count)*mapSize > s.whole { // a source in heavy use leaves little time for either
+		pages, rows = !s.rows, s.rows
+		s.rows = !s.rows
+	}
+	if pages {
+		mismatch, err = s.inspectMap(ctx, in)
+	}
+	if rows && err == nil {
+		err = s.compute(ctx, in.job)
+	}
+	err = errors.Join(err, in.job.frozen.Close())
+	s.begin(nil)
+	return pages, rows, mismatch, err
 }
 
 // inspectedSome counts an inspection. sound says that nothing of the source was unreadable.
