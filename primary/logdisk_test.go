@@ -85,6 +85,7 @@ func TestChangeLogDiskInTrouble(t *testing.T) {
 			w := &witness{fakeStream: b.stream, t: t, dir: b.dir, fs: fs}
 			b.edit = func(o *Options) {
 				o.Stream, o.ChangeLog.FS, o.ChangeLog.SegmentBytes = w, fs, 4<<10
+				o.Capture.TurnoverBytes = 1 << 30 // started over while there is no pin it would need a resync
 			}
 			b.start()
 			b.awaitSnapshot(b.sync().LSN)
