@@ -178,6 +178,10 @@ func (b *board) lag(now time.Time) Lag {
 		l.Since = &level
 		return l
 	}
+	if b.s.Applied.LSN == 0 { // nothing here is of any age yet
+		l.Since = &b.started
+		return l
+	}
 	var seconds float64
 	if b.behind() {
 		// The oldest transaction that is missing is younger than the last one

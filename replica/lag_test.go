@@ -148,3 +148,17 @@ func TestClockSetBackWhileBehind(t *testing.T) {
 	b.apply(1889)
 	b.is("all of it is applied", Streaming, 0)
 }
+
+// TestLagWithoutAFile: while the first snapshot is restored, or the file is gone, what is
+// missing has no age.
+func TestLagWithoutAFile(t *testing.T) {
+	clock := &setClock{testTime}
+	b := &quietBoard{board: newBoard("app", clock, Options{}.logger()), t: t, clock: clock}
+	b.hears(Heartbeat{State: "streaming", Published: 5, Captured: 5})
+	b.is("no file yet", Starting, -1)
+	b.set(CatchingUp)
+	b.apply(5)
+	b.is("restored", Streaming, 0)
+	b.absent()
+	b.is("removed", Starting, -1)
+}
