@@ -235,7 +235,7 @@ func (l *boundaryLog) Append(rec []byte, h cdc.Head, b *cdc.Boundary) error {
 func (b *bench) summer() *summer {
 	p := &Pipeline{o: b.options()}
 	p.snapshots = newSnapshotter(p)
-	return &summer{p: p}
+	return &summer{p: p, hold: sumHold}
 }
 
 // Changes that are made while a base is computed belong to the hash, whether they
