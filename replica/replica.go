@@ -120,9 +120,9 @@ func (a Apply) withDefaults() Apply {
 // A Replica keeps one file equal to one source database. Its methods may be
 // called concurrently.
 type Replica struct {
-	o     Options // Path is without symbolic links
+	o     Options // Path is without symbolic links once Run has begun
 	name  string  // the path as it was given
-	work  string  // directory of our own beside the file
+	work  string  // directory of our own beside the file; Run's
 	board *board
 	sums  *rowSums // nil: rows are not verified
 	holds chan *hold
@@ -167,11 +167,8 @@ func New(o Options) (*Replica, error) {
 		return nil, err
 	}
 	name, err := filepath.Abs(o.Path)
-	if err == nil {
-		o.Path, err = resolve(name)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("replica: %s: %w", name, err)
+		return nil, fmt.Errorf("replica: %s: %w", o.Path, err)
 	}
 	if o.Clock == nil {
 		o.Clock = clock.System{}
@@ -180,13 +177,10 @@ func New(o Options) (*Replica, error) {
 		o.ReportInterval = time.Second
 	}
 	o.Logger = o.logger().With("db", o.Database)
-	r := &Replica{o: o, name: name, work: o.Path + ".replicator", board: newBoard(o.Database, o.Clock, o.Logger),
+	r := &Replica{o: o, name: name, board: newBoard(o.Database, o.Clock, o.Logger),
 		holds: make(chan *hold), found: make(chan *Divergence, 1), mends: make(chan struct{})}
 	if o.Apply.VerifyRows {
 		r.sums = newRowSums()
-	}
-	if r.o.SpoolDir == "" {
-		r.o.SpoolDir = r.work
 	}
 	return r, nil
 }
@@ -216,7 +210,16 @@ func (r *Replica) Run(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
+// prepare finds the file's place and takes the lock on it.
 func (r *Replica) prepare() (*durable.Lock, error) {
+	path, err := resolve(r.name)
+	if err != nil {
+		return nil, fmt.Errorf("replica: %s: %w", r.name, err)
+	}
+	r.o.Path, r.work = path, path+".replicator"
+	if r.o.SpoolDir == "" {
+		r.o.SpoolDir = r.work
+	}
 	for _, dir := range []string{r.work, r.o.SpoolDir} {
 		if err := (durable.OS{}).MkdirAll(dir); err != nil {
 			return nil, fmt.Errorf("replica: %w", err)

@@ -135,8 +135,8 @@ func checkSources(databases []config.PrimaryDatabase) error {
 	var names []string
 	for _, db := range databases {
 		info, err := os.Stat(db.Path)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // it may come
+		if errors.Is(err, os.ErrNotExist) || err != nil && len(databases) > 1 {
+			continue // it may come, or its mount may
 		}
 		if err != nil {
 			return fmt.Errorf("database %s: %w", db.Name, err)
