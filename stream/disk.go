@@ -82,13 +82,14 @@ func promised(stored, wanted map[string]int64) (now, then int64) {
 }
 
 // storeLimit is how much a store in dir may hold, in bytes: 80 % of what it
-// holds already and what is free.
+// holds already and what is free. What else is in dir, such as the application's
+// database, is not the store's.
 func storeLimit(dir string) (int64, error) {
 	free, err := freeBytes(dir)
 	if err != nil {
 		return 0, err
 	}
-	used, err := sizeOf(dir)
+	used, err := sizeOf(filepath.Join(dir, server.JetStreamStoreDir))
 	if err != nil {
 		return 0, err
 	}
@@ -103,8 +104,12 @@ func freeBytes(dir string) (int64, error) {
 	return int64(st.Bavail) * int64(st.Bsize), nil
 }
 
+// sizeOf is the size of all files below dir in bytes, 0 if there is none.
 func sizeOf(dir string) (total int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

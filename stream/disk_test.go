@@ -91,6 +91,24 @@ func TestLookAtStore(t *testing.T) {
 	}
 }
 
+// TestStoreBesideOtherFiles: a store has no claim to the room of the application's files
+// beside it, be they larger than the disk.
+func TestStoreBesideOtherFiles(t *testing.T) {
+	const sparse = 1 << 42
+	dir := t.TempDir()
+	before, err := LookAtStore(dir, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := filepath.Join(dir, "app.db")
+	if err := errors.Join(os.WriteFile(app, nil, 0o600), os.Truncate(app, sparse)); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := LookAtStore(dir, 0, nil); err != nil || after.Streams > before.Streams+sparse/2 {
+		t.Errorf("a store of nothing may hold %d bytes, and beside a file of %d bytes %d, %v", before.Streams, sparse, after.Streams, err)
+	}
+}
+
 func TestPromised(t *testing.T) {
 	stored := map[string]int64{"REPLICATOR_shrinks": 10, "REPLICATOR_grows": 1, "OTHER": 100}
 	wanted := map[string]int64{"shrinks": 2, "grows": 3, "new": 1000}
