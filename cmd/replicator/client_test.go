@@ -4,10 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"syscall"
 	"testing"
 	"time"
 )
+
+// TestWaitForNoLag: a bound of nothing is a bound, and not the want of one.
+func TestWaitForNoLag(t *testing.T) {
+	var asked string
+	node := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = r.URL.RawQuery }))
+	defer node.Close()
+	for bound, want := range map[string]string{"--max-lag=0s": "max_lag=0s", "--max-lag=2s": "max_lag=2s", "--timeout=10s": ""} {
+		e := &environment{stdout: io.Discard, stderr: t.Output(), clock: time.Now}
+		if code := execute(t.Context(), e, []string{"wait", "--url", node.URL, bound}); code != codeOK || asked != want {
+			t.Errorf("%s: exit code %d, the node was asked for %q; want %q", bound, code, asked, want)
+		}
+	}
+}
 
 // TestPatiently: whatever is not told again and again ends the asking, and the end of
 // the time does not hide what was told before.

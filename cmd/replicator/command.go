@@ -15,6 +15,16 @@ func command(e *environment, use, short string, body func(context.Context, *envi
 	}
 }
 
+// group is a command that only holds others. Without one of them it says which there are.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, // else a mistyped one would pass
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
 // require says which flags must be given.
 func require(cmd *cobra.Command, flags ...string) {
 	for _, name := range flags {

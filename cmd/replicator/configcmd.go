@@ -9,8 +9,7 @@ import (
 )
 
 func newConfig(e *environment) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check a configuration, or print one to start from"}
-	cmd.AddCommand(
+	return group("config", "Check a configuration, or print one to start from",
 		&cobra.Command{
 			Use:   "check FILE",
 			Short: "Report every mistake in a configuration",
@@ -25,7 +24,6 @@ func newConfig(e *environment) *cobra.Command {
 			RunE:      runs(func(_ *cobra.Command, args []string) error { return runConfigDefaults(e, args[0]) }),
 		},
 	)
-	return cmd
 }
 
 func runConfigCheck(e *environment, file string) error {

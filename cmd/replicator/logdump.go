@@ -32,7 +32,6 @@ type dumpOptions struct {
 }
 
 func newLog(e *environment) *cobra.Command {
-	cmd := &cobra.Command{Use: "log", Short: "Inspect a change log"}
 	var o dumpOptions
 	dump := command(e, "dump (--config FILE [--db NAME] | --dir DIR)", "Print the records of a change log, in use or not", o.run)
 	dump.Long = "dump prints what a primary has captured: each record with its LSN and each change in it with its table and, of a\n" +
@@ -48,8 +47,7 @@ func newLog(e *environment) *cobra.Command {
 	f.BoolVar(&o.follow, "follow", false, "go on with what is appended, until Ctrl-C")
 	dump.MarkFlagsMutuallyExclusive("dir", "config")
 	dump.MarkFlagsOneRequired("dir", "config")
-	cmd.AddCommand(dump)
-	return cmd
+	return group("log", "Inspect a change log", dump)
 }
 
 const followEvery = 200 * time.Millisecond

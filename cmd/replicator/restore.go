@@ -37,6 +37,12 @@ func newRestore(e *environment) *cobra.Command {
 	f.StringVar(&o.time, "time", "", "last moment to restore, such as 2026-01-31T12:00:00Z")
 	cmd.MarkFlagsMutuallyExclusive("lsn", "time")
 	require(cmd, "output")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Flags().Changed("lsn") && o.lsn == 0 {
+			return usagef("--lsn is 0, want an LSN, which begin with 1; for the end of the stream leave it out")
+		}
+		return nil
+	}
 	return cmd
 }
 

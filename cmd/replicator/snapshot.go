@@ -16,9 +16,7 @@ import (
 )
 
 func newSnapshot(e *environment) *cobra.Command {
-	cmd := &cobra.Command{Use: "snapshot", Short: "Make, list and verify snapshots"}
-	cmd.AddCommand(newSnapshotCreate(e), newSnapshotList(e), newSnapshotVerify(e))
-	return cmd
+	return group("snapshot", "Make, list and verify snapshots", newSnapshotCreate(e), newSnapshotList(e), newSnapshotVerify(e))
 }
 
 type snapshotCreateOptions struct {

@@ -18,6 +18,7 @@ type waitOptions struct {
 	lsn     uint64
 	epoch   uint64
 	maxLag  time.Duration
+	bounded bool // by maxLag
 	timeout time.Duration
 }
 
@@ -27,6 +28,9 @@ func newWait(e *environment) *cobra.Command {
 	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) error {
 		if cmd.Flags().Changed("lsn") && o.lsn == 0 {
 			return usagef("--lsn is 0, want an LSN, which begin with 1; to wait until the node is ready leave it out")
+		}
+		if o.bounded = cmd.Flags().Changed("max-lag"); o.maxLag < 0 {
+			return usagef("--max-lag is %s, want at least 0", o.maxLag)
 		}
 		return o.run(cmd.Context(), e)
 	})
@@ -71,7 +75,7 @@ func (o *waitOptions) ready(ctx context.Context, c *client) (context.Context, er
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	q := url.Values{}
-	if o.maxLag > 0 {
+	if o.bounded {
 		q.Set("max_lag", o.maxLag.String())
 	}
 	last := error(nil) // the request that ctx cuts off says nothing
