@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -58,6 +59,7 @@ const (
 	idleTimeout    = 2 * time.Minute
 	writeTimeout   = 30 * time.Second // of an answer; requests that wait get more
 	maxHeaderBytes = 64 << 10
+	maxBodyBytes   = 64 << 10
 	stopTimeout    = 2 * time.Second
 )
 
@@ -156,12 +158,31 @@ func only(method string, h http.HandlerFunc) http.Handler {
 	})
 }
 
+// swallow reads the body of a request, which none needs and some clients send. As long as
+// it is not read, an answer waits for it, and nobody hears that the client has gone.
+func swallow(w http.ResponseWriter, r *http.Request) error {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(headerTimeout)) // a recorder in a test has none
+	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBodyBytes)); err != nil {
+		return fmt.Errorf("the request needs no body, and the one that it has does not come, or not within %d bytes: %w", maxBodyBytes, err)
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	return nil
+}
+
 // guard refuses requests without the token, and those that a browser sends on
 // behalf of another site.
 func (s *Server) guard(next http.Handler) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	want := sha256.Sum256([]byte(s.o.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := swallow(w, r); err != nil {
+			fail(w, http.StatusBadRequest, err)
+			return
+		}
 		if s.o.Token != "" {
 			got := sha256.Sum256([]byte(bearer(r)))
 			if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {

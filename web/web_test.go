@@ -276,8 +276,15 @@ func TestOperations(t *testing.T) {
 	}
 }
 
-// TestVerifyEndsWithItsClient: whoever goes away leaves no work behind.
+// TestVerifyEndsWithItsClient: whoever goes away leaves no work behind, be it one that
+// sends a body with each POST.
 func TestVerifyEndsWithItsClient(t *testing.T) {
+	for name, body := range map[string]string{"no body": "", "a body": "{}"} {
+		t.Run(name, func(t *testing.T) { verifyUntilTheClientGoes(t, strings.NewReader(body)) })
+	}
+}
+
+func verifyUntilTheClientGoes(t *testing.T, body io.Reader) {
 	began, ended := make(chan struct{}), make(chan error, 1)
 	h := newServer(t, options(&node{verify: func(ctx context.Context, _ string) (web.Verification, error) {
 		close(began)
@@ -288,7 +295,7 @@ func TestVerifyEndsWithItsClient(t *testing.T) {
 	s := httptest.NewServer(h)
 	defer s.Close()
 	ctx, leave := context.WithCancel(t.Context())
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/databases/app/verify", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/databases/app/verify", body)
 	if err != nil {
 		t.Fatal(err)
 	}
