@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"internal/tick":       {},
 	"wal":                 {"cdc", "internal/durable"},
 	"snapshot":            {"cdc", "internal/clock", "internal/durable"},
-	"stream":              {"cdc", "internal/tick"},
+	"stream":              {"cdc", "internal/durable", "internal/tick"},
 	"primary":             {"cdc", "internal/clock", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot", "wal"},
 	"replica":             {"cdc", "internal/clock", "internal/durable", "internal/sqlite", "internal/sqlitefile", "internal/tick", "snapshot"},
 	"web":                 {"cdc"},

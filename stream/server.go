@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"github.com/sqlite-replicator/replicator/internal/durable"
 	"github.com/sqlite-replicator/replicator/internal/tick"
 )
 
@@ -29,7 +30,7 @@ const DefaultSyncInterval = 10 * time.Second
 // required.
 type ServerOptions struct {
 	Name   string
-	Dir    string // of the store; created if missing
+	Dir    string // of the store, which no other server uses; created if missing
 	Listen string // host:port, port 0 takes a free one; empty: no listener, only [Options].Server
 
 	MaxStore     int64            // bytes of all streams and buckets; 0, and more than the disk has: 80 % of what the disk can give
@@ -156,9 +157,11 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) run(ctx context.Context) error {
-	if err := s.prepare(); err != nil {
+	lock, err := s.prepare()
+	if err != nil {
 		return err
 	}
+	defer func() { _ = lock.Close() }() // the process ends or the next Run says so
 	for {
 		err := s.serve(ctx)
 		switch {
@@ -295,11 +298,23 @@ func (s *Server) given() bool {
 }
 
 // prepare does what is better refused in one line here than in the server's
-// log: the listener and the folder.
-func (s *Server) prepare() error {
-	if err := os.MkdirAll(s.o.Dir, 0o700); err != nil {
-		return fmt.Errorf("stream: embedded server: store folder: %w", err)
+// log, or not refused at all: the listener, the folder, and another server in it, which
+// would take its streams for its own.
+func (s *Server) prepare() (*durable.Lock, error) {
+	if err := s.tryListener(); err != nil {
+		return nil, err
 	}
+	if err := os.MkdirAll(s.o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("stream: embedded server: store folder: %w", err)
+	}
+	lock, err := durable.LockDir(s.o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("stream: embedded server: nats.store_dir: %w", err)
+	}
+	return lock, nil
+}
+
+func (s *Server) tryListener() error {
 	if s.opts.DontListen || s.opts.Port == server.RANDOM_PORT {
 		return nil
 	}

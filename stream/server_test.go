@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sqlite-replicator/replicator/internal/durable"
 	"github.com/sqlite-replicator/replicator/internal/loopback"
 )
 
@@ -49,6 +50,21 @@ func TestPortInUse(t *testing.T) {
 	if got := s.WaitReady(testContext(t)); !errors.Is(got, ErrPortInUse) {
 		t.Errorf("WaitReady: %v, want ErrPortInUse", got)
 	}
+}
+
+// TestStoreInUse: two servers in one folder would take each other's streams for their own.
+func TestStoreInUse(t *testing.T) {
+	dir := t.TempDir()
+	_, stop := startServer(t, ServerOptions{Dir: dir})
+	s, err := NewServer(ServerOptions{Name: "test", Dir: dir, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(testContext(t)); !errors.Is(err, durable.ErrLocked) {
+		t.Errorf("Run: %v, want ErrLocked", err)
+	}
+	stop()
+	startServer(t, ServerOptions{Dir: dir})
 }
 
 func TestServerOptions(t *testing.T) {

@@ -64,7 +64,11 @@ func ownDataDir(dir string) (*durable.Lock, error) {
 	if err := (durable.OS{}).MkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("data_dir: %w", err)
 	}
-	return durable.LockDir(dir)
+	lock, err := durable.LockDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("data_dir: %w", err)
+	}
+	return lock, nil
 }
 
 // open starts the HTTP server and returns once it listens: from then on everyone

@@ -197,7 +197,7 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = LockDir(dir)
-	want := "another replicator (pid " + strconv.Itoa(os.Getpid()) + ") uses data directory " + dir + "; stop it or choose another data_dir"
+	want := "another replicator (pid " + strconv.Itoa(os.Getpid()) + ") uses " + dir + "; stop it or choose another directory"
 	if !errors.Is(err, ErrLocked) || err.Error() != want {
 		t.Errorf("second lock: %v, want %s", err, want)
 	}

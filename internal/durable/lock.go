@@ -11,20 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrLocked is wrapped by the error of [LockDir] when another process has the
-// lock.
+// ErrLocked is wrapped by the error of [LockDir] when somebody has the lock already.
 var ErrLocked = errors.New("another replicator")
 
 // A Lock is held until Close or until the process ends, however it ends.
 type Lock struct{ file *os.File }
 
-// LockDir takes the lock of a data directory, dir/lock, without waiting. The
+// LockDir takes the lock of a directory, dir/lock, without waiting. The
 // file holds the process id of its owner for people and is never removed: to
 // remove it would let two owners in.
 func LockDir(dir string) (*Lock, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("durable: lock data directory: %w", err)
+		return nil, fmt.Errorf("durable: lock directory: %w", err)
 	}
 	if err := take(f, dir); err != nil {
 		_ = f.Close() // the lock was not taken: err says why
@@ -42,16 +41,14 @@ func take(f *os.File, dir string) error {
 		}
 	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("%w (pid %s) uses data directory %s; stop it or choose another data_dir", ErrLocked, owner(f), dir)
+		return fmt.Errorf("%w (pid %s) uses %s; stop it or choose another directory", ErrLocked, owner(f), dir)
 	}
 	if err != nil {
 		return fmt.Errorf("durable: lock %s: %w", f.Name(), err)
 	}
-	if err := f.Truncate(0); err != nil {
-		return fmt.Errorf("durable: lock %s: %w", f.Name(), err)
-	}
-	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
-		return fmt.Errorf("durable: lock %s: %w", f.Name(), err)
+	// The id is for people: on a full disk the owner does without.
+	if f.Truncate(0) == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	return nil
 }
