@@ -146,7 +146,7 @@ func (c *capture) report(kind string, because error) *bugReport {
 		r.LSN, r.Epoch = c.encoder.Position().LSN, c.encoder.Position().Epoch
 	}
 	r.Source = sourceFacts{
-		PageSize: c.decoder.head.PageSize, Usable: c.decoder.head.Usable, Encoding: c.decoder.head.Encoding.String(), Pages: c.decoder.count,
+		PageSize: c.decoder.head.PageSize, Usable: c.decoder.head.Usable, Encoding: c.decoder.head.Encoding.String(), Pages: c.decoder.head.PageCount,
 		Tables: len(c.decoder.schema.trees) - 1, Frame: c.follower.position().Frame, Pin: c.follower.pinFrame, Settled: c.follower.settled,
 	}
 	return r
@@ -180,7 +180,7 @@ func (c *capture) reportUndecodable(before, after sqlitefile.Pages, tx sqlitefil
 	d := c.decoder
 	told := written[:min(len(written), writtenTold)]
 	r.Transaction = &transactionFacts{First: tx.First, Last: tx.Last, Pages: tx.DBSize, Written: slices.Clone(told), More: len(written) - len(told)}
-	old, next := newSide(before, d.head, d.count), newSide(after, d.head, tx.DBSize)
+	old, next := newSide(before, d.head, d.head.PageCount), newSide(after, d.head, tx.DBSize)
 	r.evidence = d.evidence(&old, &next, because, written)
 	c.reports.offer(r)
 }
@@ -189,7 +189,7 @@ func (c *capture) reportUndecodable(before, after sqlitefile.Pages, tx sqlitefil
 // little meanwhile.
 func (c *capture) reportMap(because error) {
 	if r := c.report(reportPageMap, because); r != nil {
-		now := newSide(c.follower.view, c.decoder.head, c.decoder.count)
+		now := newSide(c.follower.view, c.decoder.head, c.decoder.head.PageCount)
 		r.evidence = c.decoder.evidence(nil, &now, because, nil)
 		c.reports.offer(r)
 	}
@@ -211,7 +211,7 @@ func (c *capture) reportSums(at cdc.Position, wrong []sumFacts) {
 		w.Root = roots[w.Table]
 		r.Sums, pages = append(r.Sums, w), append(pages, w.Root)
 	}
-	now := newSide(c.follower.view, c.decoder.head, c.decoder.count)
+	now := newSide(c.follower.view, c.decoder.head, c.decoder.head.PageCount)
 	r.evidence = c.decoder.evidence(nil, &now, because, pages)
 	c.reports.offer(r)
 }
@@ -236,7 +236,7 @@ func (c *capture) framesAround(at sqlitefile.WALPosition) (list []string) {
 	if m, err := c.src.marks(); err == nil {
 		list = append(list, fmt.Sprintf("wal-index: %d frames, %d checkpointed", m.Frames, m.Backfilled))
 	}
-	o := outliner{side: newSide(c.follower.view, c.decoder.head, c.decoder.count)}
+	o := outliner{side: newSide(c.follower.view, c.decoder.head, c.decoder.head.PageCount)}
 	same := func(salt [2]uint32) string {
 		if salt == at.Salt {
 			return "of this generation"

@@ -32,8 +32,7 @@ type decoder struct {
 	layouts layouts
 	log     *slog.Logger
 
-	head   sqlitefile.Header
-	count  uint32 // pages of the database
+	head   sqlitefile.Header // completed, see headerOf
 	loaded bool
 	// unrelated: the next transaction leads to a state that did not come from the
 	// one before it, see resync.
@@ -70,7 +69,7 @@ func (d *decoder) load(state sqlitefile.Pages, pageCount uint32) error {
 	if err != nil {
 		return inconsistent(err)
 	}
-	s := newSide(state, head, pageCount)
+	s := newSide(state, head, head.PageCount)
 	schema, err := buildMap(&d.pages, &s, head.Encoding, d.layouts)
 	if err := d.pages.lost; err != nil {
 		return err
@@ -78,14 +77,14 @@ func (d *decoder) load(state sqlitefile.Pages, pageCount uint32) error {
 	if err != nil {
 		return inconsistent(err)
 	}
-	d.head, d.count, d.schema, d.loaded = head, pageCount, schema, true
+	d.head, d.schema, d.loaded = head, schema, true
 	return nil
 }
 
-// recall is load where the map is there already: that of state.
-func (d *decoder) recall(state sqlitefile.Pages, head sqlitefile.Header, pageCount uint32) error {
+// recall is load where the map is there already: that of state, whose header is head.
+func (d *decoder) recall(state sqlitefile.Pages, head sqlitefile.Header) error {
 	d.loaded = false
-	s := newSide(state, head, pageCount)
+	s := newSide(state, head, head.PageCount)
 	schema, err := readSchema(&s, head.Encoding, d.layouts)
 	if err != nil {
 		return inconsistent(err)
@@ -93,25 +92,25 @@ func (d *decoder) recall(state sqlitefile.Pages, head sqlitefile.Header, pageCou
 	if err := d.pages.fits(schema); err != nil {
 		return err
 	}
-	d.head, d.count, d.schema, d.loaded = head, pageCount, schema, true
+	d.head, d.schema, d.loaded = head, schema, true
 	return nil
 }
 
 // check builds the map from state, the one after the last transaction, and
 // compares it with the map that the transactions have led to.
 func (d *decoder) check(state sqlitefile.Pages, pageCount uint32) error {
-	head, err := readHeader(state)
+	head, err := headerOf(state, pageCount)
 	if err != nil {
 		return inconsistent(err)
 	}
 	var fresh pageMap
-	s := newSide(state, head, pageCount)
+	s := newSide(state, head, head.PageCount)
 	schema, err := buildMap(&fresh, &s, head.Encoding, d.layouts)
 	if err != nil {
 		return inconsistent(err)
 	}
-	if pageCount != d.count || head.Encoding != d.head.Encoding || head.PageSize != d.head.PageSize || head.Usable != d.head.Usable {
-		return fmt.Errorf("%w: database of %d pages, decoded to %d", errInconsistent, pageCount, d.count)
+	if head.PageCount != d.head.PageCount || head.Encoding != d.head.Encoding || head.PageSize != d.head.PageSize || head.Usable != d.head.Usable {
+		return fmt.Errorf("%w: database of %d pages, decoded to %d", errInconsistent, head.PageCount, d.head.PageCount)
 	}
 	if err := schema.compare(d.schema); err != nil {
 		return err
@@ -149,12 +148,17 @@ func readHeader(state sqlitefile.Pages) (sqlitefile.Header, error) {
 	return h, err
 }
 
-// headerOf reads the header of a state that is said to have pageCount pages. SQLite
-// refers to none above the number in the header, whatever a commit frame says.
+// headerOf reads the header of a state that is said, by a commit frame or the size of its
+// file, to have pageCount pages, and completes its PageCount. SQLite refers to none above
+// the number in the header. That may be less: where the file was longer than its database
+// (SQLITE_FCNTL_CHUNK_SIZE makes it so), commit frames count all of it.
 func headerOf(state sqlitefile.Pages, pageCount uint32) (sqlitefile.Header, error) {
 	h, err := readHeader(state)
-	if err == nil && h.PageCount != 0 && h.PageCount != pageCount {
+	if err == nil && h.PageCount > pageCount {
 		err = fmt.Errorf("%w: a database of %d pages, of %d by its header on page 1", errInconsistent, pageCount, h.PageCount)
+	}
+	if h.PageCount == 0 {
+		h.PageCount = pageCount
 	}
 	return h, err
 }
@@ -170,7 +174,7 @@ func inconsistent(err error) error {
 // transaction reports to out what changed from old to next, two states of the
 // database. written are the pages that the transaction wrote, each once: it may
 // name pages whose content is the same, but must miss none that changed.
-// pageCount is that of next.
+// pageCount is what headerOf is told of next.
 //
 // The order in which changes are reported is fixed by the pages alone, but it is
 // no order to apply them in. After an error out has seen a part of them.
@@ -189,15 +193,15 @@ func (d *decoder) tryTransaction(old, next sqlitefile.Pages, written []uint32, p
 	}
 	defer d.rows.release()
 	head := d.head
-	if slices.Contains(written, 1) || pageCount != d.count {
+	if slices.Contains(written, 1) || pageCount != d.head.PageCount {
 		var err error
 		if head, err = d.nextHeader(next, pageCount); err != nil {
 			return inconsistent(err)
 		}
 	}
-	d.updates.begin(max(d.count, pageCount))
-	d.rows.old, d.rows.new = newSide(old, d.head, d.count), newSide(next, head, pageCount)
-	if err := d.dirt.collect(&d.pages, written, pageCount); err != nil {
+	d.updates.begin(max(d.head.PageCount, head.PageCount))
+	d.rows.old, d.rows.new = newSide(old, d.head, d.head.PageCount), newSide(next, head, head.PageCount)
+	if err := d.dirt.collect(&d.pages, written, head.PageCount); err != nil {
 		return err
 	}
 	for _, t := range d.dirt.order {
@@ -209,7 +213,7 @@ func (d *decoder) tryTransaction(old, next sqlitefile.Pages, written []uint32, p
 	if err != nil {
 		return inconsistent(err)
 	}
-	return inconsistent(d.commit(schema, head, pageCount))
+	return inconsistent(d.commit(schema, head))
 }
 
 func (d *decoder) nextHeader(next sqlitefile.Pages, pageCount uint32) (sqlitefile.Header, error) {
@@ -335,7 +339,7 @@ const walkShare = 256
 // drop forgets the pages of a dropped table. A big one is not read for that: the
 // map is searched for its pages.
 func (d *decoder) drop(t *tree, out changeSink) error {
-	plan, err := d.rows.walkDropped(t.root, int(d.count/walkShare)+1)
+	plan, err := d.rows.walkDropped(t.root, int(d.head.PageCount/walkShare)+1)
 	if errors.Is(err, errBudget) {
 		d.updates.dropped = append(d.updates.dropped, t.root)
 		return nil
@@ -356,7 +360,7 @@ func (d *decoder) plan(oldRoot, newRoot uint32, dirty *dirtyTree) (plan, error) 
 }
 
 // commit makes the state after the transaction the one before the next.
-func (d *decoder) commit(schema *schemaDiff, head sqlitefile.Header, pageCount uint32) error {
+func (d *decoder) commit(schema *schemaDiff, head sqlitefile.Header) error {
 	d.loaded = false
 	if schema != nil {
 		if err := schema.apply(d.schema); err != nil {
@@ -371,8 +375,8 @@ func (d *decoder) commit(schema *schemaDiff, head sqlitefile.Header, pageCount u
 			}
 		}
 	} else {
-		d.updates.apply(&d.pages, pageCount)
+		d.updates.apply(&d.pages, head.PageCount)
 	}
-	d.head, d.count, d.loaded = head, pageCount, true
+	d.head, d.loaded = head, true
 	return nil
 }

@@ -31,14 +31,13 @@ const (
 // blocks. A copy would take as much memory again.
 type mapBelief struct {
 	head   sqlitefile.Header
-	count  uint32
 	sums   []uint64
 	schema *schema
 }
 
 func (d *decoder) belief() *mapBelief {
 	return &mapBelief{
-		head: d.head, count: d.count, sums: d.pages.sums(),
+		head: d.head, sums: d.pages.sums(),
 		schema: &schema{objects: maps.Clone(d.schema.objects), trees: maps.Clone(d.schema.trees)},
 	}
 }
@@ -46,23 +45,23 @@ func (d *decoder) belief() *mapBelief {
 // compare builds the map of a state in fresh and reports, as mismatch, how it differs
 // from m. err says that the state cannot be read: that proves nothing against m.
 func (m *mapBelief) compare(state sqlitefile.Pages, pageCount uint32, fresh *pageMap, l layouts) (mismatch, err error) {
-	head, err := readHeader(state)
+	head, err := headerOf(state, pageCount)
 	if err != nil {
 		return nil, err
 	}
-	s := newSide(state, head, pageCount)
+	s := newSide(state, head, head.PageCount)
 	schema, err := buildMap(fresh, &s, head.Encoding, l)
 	if err := errors.Join(err, fresh.lost); err != nil {
 		return nil, err
 	}
-	if pageCount != m.count || head.Encoding != m.head.Encoding || head.PageSize != m.head.PageSize || head.Usable != m.head.Usable {
-		return fmt.Errorf("database of %d pages, captured are %d", pageCount, m.count), nil
+	if head.PageCount != m.head.PageCount || head.Encoding != m.head.Encoding || head.PageSize != m.head.PageSize || head.Usable != m.head.Usable {
+		return fmt.Errorf("database of %d pages, captured are %d", head.PageCount, m.head.PageCount), nil
 	}
 	mismatch = schema.compare(m.schema)
 	for i, sum := range m.sums {
 		if fresh.sum(i) != sum {
 			first := uint32(i) * blockPages
-			mismatch = errors.Join(mismatch, fmt.Errorf("what is known of pages %d to %d is not what they are", max(first, 1), min(first+blockPages-1, pageCount)))
+			mismatch = errors.Join(mismatch, fmt.Errorf("what is known of pages %d to %d is not what they are", max(first, 1), min(first+blockPages-1, head.PageCount)))
 		}
 	}
 	return mismatch, nil
@@ -201,7 +200,7 @@ func (s *summer) inspect(ctx context.Context) error {
 // readFrozen reads the map, rows, or both, and lets go of the frozen state.
 func (s *summer) readFrozen(ctx context.Context, in *inspection) (pages, rows bool, mismatch, err error) {
 	pages, rows = true, true
-	if int(in.belief.count)*mapSize > s.whole { // a source in heavy use leaves little time for either
+	if int(in.belief.head.PageCount)*mapSize > s.whole { // a source in heavy use leaves little time for either
 		pages, rows = !s.rows, s.rows
 		s.rows = !s.rows
 	}

@@ -108,7 +108,7 @@ func TestReportOfADecoder(t *testing.T) {
 	for kind, spoil := range map[string]func(c *capture) uint32{
 		reportFallback: func(c *capture) uint32 { // the parent of the first page below the root, which stays as it is
 			root := c.root("big")
-			for n := range c.decoder.count + 1 {
+			for n := range c.decoder.head.PageCount + 1 {
 				if k, parent := c.decoder.pages.at(n); k == treePage && parent == root {
 					c.decoder.pages.set(n, treePage, n+1)
 					return n

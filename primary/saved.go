@@ -222,7 +222,7 @@ func (c *capture) save(stamp fileStamp) error {
 // state describes the state that the decoder has come to, or is to begin with.
 func (c *capture) state(at cdc.Position, head sqlitefile.Header, stamp fileStamp) savedState {
 	return savedState{
-		At: at, File: stamp, Pages: c.follower.view.pages,
+		At: at, File: stamp, Pages: head.PageCount,
 		PageSize: head.PageSize, Usable: head.Usable, Encoding: head.Encoding,
 	}
 }
@@ -242,7 +242,7 @@ func (c *capture) recall(at cdc.Position, state *scan) (savedState, error) {
 	if err != nil {
 		return saved, err
 	}
-	return saved, c.decoder.recall(state, head, saved.Pages)
+	return saved, c.decoder.recall(state, head)
 }
 
 // know gives the decoder the state of the view, and the sums its tables. proved says
