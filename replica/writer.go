@@ -73,9 +73,6 @@ func (d *Divergence) Unwrap() error { return d.err }
 
 func newWriter(c *sqlite.Conn) (*writer, error) {
 	w := &writer{conn: c, tables: newTables(c)}
-	if err := c.Exec("PRAGMA temp_store=MEMORY"); err != nil {
-		return nil, err
-	}
 	return w, w.reload()
 }
 

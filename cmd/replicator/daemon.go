@@ -38,12 +38,13 @@ func newLogger(e *environment, c config.Log) *slog.Logger {
 }
 
 // runNode runs what start starts, on a data directory of its own, until ctx ends.
-func runNode(ctx context.Context, dir string, start func(context.Context) (daemon, error)) error {
+func runNode(ctx context.Context, e *environment, dir string, start func(context.Context) (daemon, error)) error {
 	lock, err := ownDataDir(dir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = lock.Close() }() // the process ends
+	keepTempIn(e, dir)
 	d, err := start(ctx)
 	defer d.stack.stop()
 	if err == nil {

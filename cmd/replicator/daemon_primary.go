@@ -65,7 +65,7 @@ func startPrimary(ctx context.Context, e *environment, cfg config.Primary) (*pri
 
 // runPrimary runs a primary until ctx ends.
 func runPrimary(ctx context.Context, e *environment, cfg config.Primary) error {
-	return runNode(ctx, cfg.DataDir, func(ctx context.Context) (daemon, error) {
+	return runNode(ctx, e, cfg.DataDir, func(ctx context.Context) (daemon, error) {
 		limitMemory(e, newLogger(e, cfg.Log), primaryHeap+mapsOf(cfg.Databases), primaryHeapEach, len(cfg.Databases)-primaryHeapFor+1)
 		d, err := startPrimary(ctx, e, cfg)
 		return d.daemon, err

@@ -42,7 +42,7 @@ func startReplica(ctx context.Context, e *environment, cfg config.Replica) (*rep
 
 // runReplica runs a replica until ctx ends.
 func runReplica(ctx context.Context, e *environment, cfg config.Replica) error {
-	return runNode(ctx, cfg.DataDir, func(ctx context.Context) (daemon, error) {
+	return runNode(ctx, e, cfg.DataDir, func(ctx context.Context) (daemon, error) {
 		limitMemory(e, newLogger(e, cfg.Log), replicaHeap, replicaHeapEach, len(cfg.Databases))
 		shareCaches(e, int64(cfg.Apply.CacheSize), len(cfg.Databases))
 		d, err := startReplica(ctx, e, cfg)

@@ -33,6 +33,7 @@ type environment struct {
 	clock          func() time.Time
 	memoryLimit    func(bytes int64) int64 // of the process, see [debug.SetMemoryLimit]; nil: it is left alone
 	shareSQLite    func(bytes int64)       // see [sqlite.ShareMemory]; nil: it is left alone
+	tempSQLite     func(dir string)        // see [sqlite.TempDir]; nil: it is left alone
 }
 
 // stopWithin bounds an orderly end. What is not done then is what a crash would
@@ -61,7 +62,7 @@ func main() {
 	e := &environment{
 		stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), wd: wd,
 		terminal: isTerminal(os.Stdout), watched: isTerminal(os.Stderr), clock: clock.System{}.Now,
-		memoryLimit: debug.SetMemoryLimit, shareSQLite: sqlite.ShareMemory,
+		memoryLimit: debug.SetMemoryLimit, shareSQLite: sqlite.ShareMemory, tempSQLite: sqlite.TempDir,
 	}
 	os.Exit(execute(ctx, e, os.Args[1:]))
 }

@@ -45,6 +45,14 @@ func shareCaches(e *environment, cache int64, databases int) {
 	}
 }
 
+// keepTempIn makes SQLite keep in dir what does not fit into memory: there is room for it
+// where the database is, or is restored, and perhaps not where the system has such files.
+func keepTempIn(e *environment, dir string) {
+	if e.tempSQLite != nil {
+		e.tempSQLite(dir)
+	}
+}
+
 // limitMemory sets the limit of Go's heap, unless GOMEMLIMIT does.
 func limitMemory(e *environment, log *slog.Logger, heap, each int64, databases int) {
 	if e.memoryLimit == nil {

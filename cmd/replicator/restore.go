@@ -78,6 +78,7 @@ func (o *restoreOptions) run(ctx context.Context, e *environment) error {
 	if err := refuseExisting(o.output); err != nil {
 		return err
 	}
+	keepTempIn(e, filepath.Dir(o.output))
 	return o.place.visit(ctx, e, func(a *access, db string, store snapshot.Store) error {
 		m := newMeter(e)
 		defer m.clear()

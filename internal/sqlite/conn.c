@@ -42,6 +42,8 @@ static int refuse_commit(void *db) { return sqlite3_txn_state(db, "main") == SQL
 
 void rq_only_commit(sqlite3 *db, int on) { sqlite3_commit_hook(db, on ? refuse_commit : 0, db); }
 
+void rq_temp_dir(const char *dir) { sqlite3_temp_directory = *dir ? sqlite3_mprintf("%s", dir) : 0; }
+
 static int count_down(unsigned event, void *left, void *stmt, void *sql) {
   (void)event, (void)sql;
   if (--*(int64_t *)left == 0) sqlite3_interrupt(sqlite3_db_handle(stmt));

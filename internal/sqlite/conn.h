@@ -33,6 +33,9 @@ int rq_has_table(sqlite3 *db, const char *table);
 // it is switched off.
 void rq_only_commit(sqlite3 *db, int on);
 
+// rq_temp_dir sets the directory of temporary files; "" is SQLite's own choice.
+void rq_temp_dir(const char *dir);
+
 // rq_interrupt_at interrupts db when the statement begins that makes *left 0.
 void rq_interrupt_at(sqlite3 *db, int64_t *left);
 

@@ -357,3 +357,24 @@ func TestCopyFromSearchesByKey(t *testing.T) {
 		}
 	}
 }
+
+// TestMemoryOfCopyFrom: what SQLite notes of the rows that go is that of one run of them.
+func TestMemoryOfCopyFrom(t *testing.T) {
+	dir := t.TempDir()
+	fill := func(name, sql string) *Conn {
+		c, err := Open(filepath.Join(dir, name), Options{Create: true, Lean: true})
+		must(t, err)
+		must(t, c.Exec("PRAGMA journal_mode=WAL; CREATE TABLE t(a);"+sql))
+		return c
+	}
+	src, dst := fill("src", ""), fill("dst", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<100000) INSERT INTO t SELECT i FROM n")
+	defer func() { must(t, errors.Join(src.Close(), dst.Close())) }()
+	before := MemoryUsed()
+	MemoryPeak()
+	if did := copyDB(t, dst, filepath.Join(dir, "src")); did.Rows != 100_000 {
+		t.Errorf("%+v", did)
+	}
+	if most := MemoryPeak() - before; most > 1<<20 {
+		t.Errorf("to delete 100,000 rows takes %d bytes", most)
+	}
+}

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -49,15 +50,15 @@ func (p *copier) copyTable(name string) error {
 	if err != nil {
 		return err
 	}
-	insert := d.insertAll(late)
+	insert := func() error { return p.count(d.insertAll(late)) }
 	if full != 0 {
-		if err := p.count(d.deleteOther()); err != nil {
+		if err := p.inRuns(t, d.main, "m", d.deleteOther()); err != nil {
 			return err
 		}
-		insert += d.missing()
+		insert = func() error { return p.inRuns(t, d.source, "s", d.insertAll(late)+d.missing()) }
 	}
 	before := p.did.Rows
-	if err := p.count(insert); err != nil || p.did.Rows == before {
+	if err := insert(); err != nil || p.did.Rows == before {
 		return err
 	}
 	if late != "" {
@@ -72,8 +73,36 @@ func (p *copier) copyTable(name string) error {
 	return err
 }
 
+// runRows is how many rows of a table one statement looks at.
+const runRows = 1000
+
+// inRuns counts what sql, which ends in a condition on the rows of a table, does run by
+// run of rowids. Whatever SQLite gathers before it changes a table, and keeps to take a
+// statement back, is then as much as for a run. Those of a WITHOUT ROWID table are done
+// at once: SQLite gathers them in a temporary file. The rows are those of from, which sql
+// calls as.
+func (p *copier) inRuns(t Table, from, as, sql string) error {
+	if t.WithoutRowid {
+		return p.count(sql)
+	}
+	rowid := quote(t.RowidName)
+	end := fmt.Sprintf("SELECT coalesce(max(r), %[1]d) FROM (SELECT %[2]s AS r FROM %[3]s WHERE %[2]s>=?1 ORDER BY %[2]s LIMIT %[4]d)",
+		math.MaxInt64, rowid, from, runRows)
+	sql += " AND " + as + "." + rowid + " BETWEEN ?1 AND ?2"
+	for first := int64(math.MinInt64); ; {
+		last, err := p.c.QueryInt(end, first)
+		if err == nil {
+			err = p.count(sql, first, last)
+		}
+		if err != nil || last == math.MaxInt64 {
+			return err
+		}
+		first = last + 1
+	}
+}
+
 // count runs a statement and counts the rows that it changed.
-func (p *copier) count(sql string) error {
+func (p *copier) count(sql string, args ...any) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
@@ -81,7 +110,7 @@ func (p *copier) count(sql string) error {
 	if err != nil {
 		return err
 	}
-	n, err := p.c.change(stmt)
+	n, err := p.c.change(stmt, args)
 	p.did.Rows += n
 	return err
 }

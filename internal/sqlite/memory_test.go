@@ -2,7 +2,9 @@ package sqlite
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -42,5 +44,33 @@ UPDATE t SET v=randomblob(3000)`)
 	ShareMemory(MemoryUsed() + share)
 	if shared := fill("shared"); shared > share*5/4 {
 		t.Errorf("they take %d bytes of a share of %d", shared, share)
+	}
+}
+
+// TestTempDir: what is sorted and does not fit into the cache is where it is said to be,
+// in a file without a name.
+func TestTempDir(t *testing.T) {
+	dir := t.TempDir()
+	TempDir(dir)
+	defer TempDir("")
+	c, err := Open(filepath.Join(t.TempDir(), "db"), Options{Create: true})
+	must(t, err)
+	defer func() { must(t, c.Close()) }()
+	files := 0
+	err = c.Query("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<4000) SELECT hex(zeroblob(500))||i AS v FROM n ORDER BY v LIMIT 3900", nil, func(Row) error {
+		if files > 0 {
+			return nil
+		}
+		fds, err := os.ReadDir("/proc/self/fd")
+		for _, fd := range fds {
+			if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(to, dir) && strings.HasSuffix(to, "(deleted)") {
+				files++
+			}
+		}
+		return err
+	})
+	must(t, err)
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 || files == 0 {
+		t.Errorf("%d temporary files in %s, of which %v have names, %v", files, dir, left, err)
 	}
 }

@@ -58,6 +58,9 @@ int sqlite3_compileoption_used(const char *);
 const char *sqlite3_libversion(void);
 int64_t sqlite3_soft_heap_limit64(int64_t);
 int64_t sqlite3_memory_used(void);
+int64_t sqlite3_memory_highwater(int);
+char *sqlite3_mprintf(const char *, ...);
+extern char *sqlite3_temp_directory;
 
 int sqlite3_exec(sqlite3 *, const char *, int (*)(void *, int, char **, char **), void *, char **);
 int sqlite3_prepare_v3(sqlite3 *, const char *, int, unsigned int, sqlite3_stmt **, const char **);

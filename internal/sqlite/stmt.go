@@ -93,9 +93,13 @@ func (c *Conn) once(sql string, row func(Row) error) error {
 }
 
 // change runs stmt, finalizes it and returns how many rows it changed.
-func (c *Conn) change(stmt *C.sqlite3_stmt) (int64, error) {
+func (c *Conn) change(stmt *C.sqlite3_stmt, args []any) (int64, error) {
 	defer C.sqlite3_finalize(stmt)
-	if err := c.steps(stmt, nil); err != nil {
+	err := c.bind(stmt, args)
+	if err == nil {
+		err = c.steps(stmt, nil)
+	}
+	if err != nil {
 		return 0, err
 	}
 	return int64(C.sqlite3_changes64(c.db)), nil
