@@ -167,6 +167,29 @@ func TestDoubtOutlivesTheChangeLog(t *testing.T) {
 	}
 }
 
+// TestDoubtOutlivesWhatDealtWithIt: what was captured while NATS was away gives way to the
+// stream's records, and with it goes the difference that a doubt has led to.
+func TestDoubtOutlivesWhatDealtWithIt(t *testing.T) {
+	t.Parallel()
+	b, foreign, at := proved(t)
+	b.exec("INSERT INTO same VALUES(3)")
+	b.sync()
+	b.end()
+	b.cutLog(at.LSN)
+	b.stream.set(func(s *fakeStream) { s.down = fakeCondition("unavailable") })
+	b.start()
+	b.known()
+	noError(t, b.p.summer.inspect(b.ctx))
+	b.copyOver(foreign)
+	noError(t, b.p.summer.inspect(b.ctx))
+	noError(t, b.p.changed.wait(b.ctx, func() bool { return b.inserted() == 2 && b.p.doubts.standing() == nil }))
+	b.stream.set(func(s *fakeStream) { s.down = nil })
+	noError(t, b.p.changed.wait(b.ctx, func() bool { return b.p.gaveWay.Load() > 0 }))
+	if b.sync(); b.inserted() != 2 {
+		t.Errorf("%d inserts are captured, want 2; the records are %v", b.inserted(), b.kinds())
+	}
+}
+
 // TestCopiedOverRightBeforeTheStop: no inspection has seen it, and the file that the next
 // term finds is the one that this one leaves.
 func TestCopiedOverRightBeforeTheStop(t *testing.T) {

@@ -19,6 +19,10 @@ import (
 // change log has lost. They are taken back when the log is opened again.
 var errBehind = errors.New("the change log has lost records that the stream still has")
 
+// errGaveWay: where the stream's records go on is older than what was captured, of which a
+// part may be in no frame: the difference that a doubt has led to.
+var errGaveWay = errors.New("captured records gave way to those of the stream")
+
 // A recovery takes back from the stream what the change log has lost: its tail,
 // or all of it. Records are ours if every one of them is of a term that this
 // node began; one that is not makes the whole of them foreign.
@@ -39,7 +43,7 @@ type loss struct {
 	keep cdc.LSN  // records of the change log up to here are the stream's
 	last cdc.LSN  // up to here the stream goes on, with records of ours
 	base cdc.Tail // to go on from where keep is 0 and the stream does not begin at 1
-	cut  bool     // the change log goes on after keep, otherwise than the stream
+	cut  bool     // the change log ends above keep
 }
 
 // find compares log with the stream. It gives nil when nothing is lost, or when
@@ -52,18 +56,17 @@ func (r *recovery) find(ctx context.Context, log *wal.Log, state StreamState) (*
 	if err != nil || agree >= state.Last {
 		return nil, err
 	}
-	l := &loss{keep: agree, last: state.Last, cut: log.First() != 0 && log.Last() > agree}
-	from := agree + 1
+	l := &loss{keep: agree, last: state.Last, cut: log.Last() > agree}
+	from, own := agree+1, r.terms.has(log.Tail().Boundary.Term)
 	if agree == 0 && state.First > 1 { // nothing to continue: begin where the stream does
 		if l.base, err = r.base(ctx, state); err != nil || l.base.Next == 0 {
 			return nil, err
 		}
-		from = l.base.Next
-		if !r.terms.has(l.base.Boundary.Term) {
+		if from, own = l.base.Next, r.terms.has(l.base.Boundary.Term); !own {
 			return nil, nil
 		}
 	}
-	ours, err := r.ours(ctx, log.Tail(), state, from)
+	ours, err := r.ours(ctx, own, state, from)
 	if err != nil || !ours {
 		return nil, err
 	}
@@ -77,8 +80,12 @@ func (r *recovery) agree(ctx context.Context, log *wal.Log, state StreamState) (
 	if first == 0 || last+1 < state.First || state.Last < first {
 		return 0, nil
 	}
-	if last+1 == state.First { // whether one continues the other, Append will see
-		return last, nil
+	if last+1 == state.First {
+		next, err := r.boundary(ctx, state, state.First)
+		if err != nil || next != nil && next.Kind != cdc.Break && next.Boundary.Prev != log.Tail().Position.Hash {
+			return 0, err
+		}
+		return last, nil // a break does not say what was before, but nor does anything else
 	}
 	low, high := max(first, state.First), min(last, state.Last)
 	var failed error
@@ -107,10 +114,9 @@ func (r *recovery) agree(ctx context.Context, log *wal.Log, state StreamState) (
 }
 
 // ours reports whether every record of the stream from an LSN on is of a term that
-// began here. Parts are of the term of the boundary before them: another primary
-// begins with an epoch record.
-func (r *recovery) ours(ctx context.Context, tail cdc.Tail, state StreamState, from cdc.LSN) (bool, error) {
-	own := r.terms.has(tail.Boundary.Term)
+// began here. Parts are of the term of the boundary before them, of which own says it:
+// another primary begins with an epoch record.
+func (r *recovery) ours(ctx context.Context, own bool, state StreamState, from cdc.LSN) (bool, error) {
 	var epoch cdc.Epoch // of the last boundary seen
 	for lsn := from; lsn <= state.Last; lsn++ {
 		rec, err := r.record(ctx, state, lsn)
@@ -142,34 +148,43 @@ func (r *recovery) record(ctx context.Context, state StreamState, lsn cdc.LSN) (
 	return &rec, nil
 }
 
+// boundary is the first boundary record of the stream from an LSN on; nil if there is none
+// above what nobody of us wrote.
+func (r *recovery) boundary(ctx context.Context, state StreamState, from cdc.LSN) (*cdc.Record, error) {
+	for lsn := from; lsn <= state.Last; lsn++ {
+		if rec, err := r.record(ctx, state, lsn); err != nil || rec == nil || rec.Boundary != nil {
+			return rec, err
+		}
+	}
+	return nil, nil
+}
+
 // base is the end of a history that a change log without a record can go on
-// from: the first boundary in the stream. Its hash is in the boundary after it
-// or, as the stream begins where a snapshot is, in that. A zero base means that
-// neither is there.
+// from: the first boundary in the stream. Its hash is in the boundary after it,
+// if that is no break, or, as the stream begins where a snapshot is, in that. A
+// zero base means that neither is there.
 func (r *recovery) base(ctx context.Context, state StreamState) (cdc.Tail, error) {
-	var t cdc.Tail
-	for lsn := state.First; lsn <= state.Last; lsn++ {
-		rec, err := r.record(ctx, state, lsn)
-		if err != nil || rec == nil {
-			return cdc.Tail{}, err
-		}
-		switch {
-		case rec.Boundary == nil:
-		case t.Next == 0:
-			t.Position = cdc.Position{Lineage: rec.Boundary.Lineage, Epoch: rec.Epoch, LSN: lsn}
-			t.Boundary, t.Next = *rec.Boundary, lsn+1
-		case rec.Kind == cdc.Break: // it does not say what was before
-			lsn = state.Last
-		default:
-			return withHash(t, rec.Boundary.Prev), nil
-		}
+	first, err := r.boundary(ctx, state, state.First)
+	if err != nil || first == nil {
+		return cdc.Tail{}, err
+	}
+	t := cdc.Tail{
+		Position: cdc.Position{Lineage: first.Boundary.Lineage, Epoch: first.Epoch, LSN: first.LSN},
+		Boundary: *first.Boundary, Next: first.LSN + 1,
+	}
+	next, err := r.boundary(ctx, state, t.Next)
+	if err != nil {
+		return cdc.Tail{}, err
+	}
+	if next != nil && next.Kind != cdc.Break {
+		return withHash(t, next.Boundary.Prev), nil
 	}
 	list, err := snapshot.List(ctx, r.snapshots)
 	if err != nil && list == nil {
 		return cdc.Tail{}, err
 	}
 	for _, m := range list {
-		if p := m.Position; t.Next != 0 && p.LSN == t.Position.LSN && p.Lineage == t.Position.Lineage && p.Epoch == t.Position.Epoch &&
+		if p := m.Position; p.LSN == t.Position.LSN && p.Lineage == t.Position.Lineage && p.Epoch == t.Position.Epoch &&
 			(m.Term == t.Boundary.Term || m.Term == (cdc.ID{})) {
 			return withHash(t, p.Hash), nil
 		}
@@ -313,7 +328,8 @@ func (p *Pipeline) openLog(ctx context.Context) (log *wal.Log, err error) {
 	if lost.cut {
 		p.gaveWay.Add(1)
 		defer p.changed.notify()
-		err := log.Close()
+		err := p.doubts.raise(errGaveWay, nil)
+		err = errors.Join(err, log.Close())
 		log = nil
 		if err == nil {
 			err = wal.Cut(dir, lost.keep, o)

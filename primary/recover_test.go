@@ -249,6 +249,61 @@ func TestTailTakenBackFromATrimmedStream(t *testing.T) {
 	}
 }
 
+// emptyLog gives a pipeline that was stopped, a stream of its that begins at a snapshot, and
+// a change log without a record.
+func emptyLog(t *testing.T) *bench {
+	t.Helper()
+	b := newBench(t, oneTable)
+	b.edit = func(o *Options) { o.Snapshot.Keep = 1 }
+	b.start()
+	b.write(3)
+	if at := b.snapshot(); b.streamFirst() != at {
+		t.Fatalf("the stream begins at %d, the snapshot is at %d", b.streamFirst(), at)
+	}
+	b.write(3)
+	b.end()
+	b.cutLog(0)
+	return b
+}
+
+// TestTakingBackIsCutShort: a crash after the change log was given where to go on from, and
+// before it had a record of what it had lost.
+func TestTakingBackIsCutShort(t *testing.T) {
+	b := emptyLog(t)
+	log, last := openLog(t, b), b.stream.last
+	state, err := b.stream.State(b.ctx)
+	noError(t, err)
+	lost, err := b.reconciler(log).recovery.find(b.ctx, log, state)
+	noError(t, err)
+	noError(t, errors.Join(log.Adopt(lost.base), log.Close()))
+	b.start()
+	b.sync()
+	if got := b.captured(); got[0].LSN != lost.base.Next || got[len(got)-1].LSN <= last {
+		t.Errorf("the change log has %d to %d, it had lost %d to %d", got[0].LSN, got[len(got)-1].LSN, lost.base.Next, last)
+	}
+}
+
+// TestForkRightBeforeTheStream: what was captured over the gap ends where the stream, which
+// was trimmed, begins, and is no beginning of it.
+func TestForkRightBeforeTheStream(t *testing.T) {
+	b := emptyLog(t)
+	first, last := b.streamFirst(), b.stream.last
+	log, term := openLog(t, b), cdc.ID{7}
+	noError(t, b.reconciler(log).recovery.terms.begin(term, 1))
+	tail := log.Tail()
+	tail.Boundary.Lineage = cdc.ID{8}
+	e := cdc.NewEncoder(tail, 1, term, log.Append)
+	for e.Position().LSN+1 < first {
+		noError(t, e.Epoch(cdc.Boundary{}))
+	}
+	noError(t, log.Close())
+	b.start()
+	b.sync()
+	if got := b.captured(); got[0].LSN != first+1 || got[len(got)-1].LSN <= last {
+		t.Errorf("the change log has %d to %d, the stream had %d to %d", got[0].LSN, got[len(got)-1].LSN, first, last)
+	}
+}
+
 // TestTailLostWhileNATSIsAway: what was captured over the gap gives way to what
 // the stream has, and so does its snapshot. Its rows follow.
 func TestTailLostWhileNATSIsAway(t *testing.T) {

@@ -2,6 +2,7 @@ package primary
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -30,9 +31,11 @@ func (s *snapshotter) trim(ctx context.Context) {
 			return !ours || m.ID != newest && s.readBack.isDamaged(m.ID), err
 		},
 	})
-	done := err == nil
-	if done && oldest > 0 {
-		done, err = s.purge(ctx, oldest)
+	// A snapshot that cannot be read is left alone, and changes nothing for the others.
+	done := err == nil || oldest > 0 && (errors.Is(err, snapshot.ErrDamaged) || errors.Is(err, snapshot.ErrVersion))
+	if oldest > 0 {
+		purged, failed := s.purge(ctx, oldest)
+		done, err = done && purged, errors.Join(err, failed)
 	}
 	s.untrimmed = !done
 	if err != nil && ctx.Err() == nil {
