@@ -325,5 +325,8 @@ func (w *writer) fault(err error, at place) error {
 		w.pass != direct && sqlite.IsConstraint(err) {
 		return &Divergence{LSN: at.lsn, Table: at.table, err: err}
 	}
+	if lacks(err) { // in a generated column
+		err = fmt.Errorf("%w: %w", errUnwritable, err)
+	}
 	return fmt.Errorf("replica: record %d, table %q: %w", at.lsn, at.table, err)
 }

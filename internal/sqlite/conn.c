@@ -42,6 +42,15 @@ static int refuse_commit(void *db) { return sqlite3_txn_state(db, "main") == SQL
 
 void rq_only_commit(sqlite3 *db, int on) { sqlite3_commit_hook(db, on ? refuse_commit : 0, db); }
 
+static void not_there(sqlite3_context *c, int n, sqlite3_value **v) {
+  (void)n, (void)v;
+  sqlite3_result_error(c, "no such function", -1);
+}
+
+int rq_lend(sqlite3 *db, const char *name, int on) {
+  return sqlite3_create_function_v2(db, name, -1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, 0, on ? not_there : 0, 0, 0, 0);
+}
+
 void rq_temp_dir(const char *dir) { sqlite3_temp_directory = *dir ? sqlite3_mprintf("%s", dir) : 0; }
 
 static int count_down(unsigned event, void *left, void *stmt, void *sql) {

@@ -33,6 +33,9 @@ int rq_has_table(sqlite3 *db, const char *table);
 // it is switched off.
 void rq_only_commit(sqlite3 *db, int on);
 
+// rq_lend makes a function of any number of arguments that only fails, or removes it.
+int rq_lend(sqlite3 *db, const char *name, int on);
+
 // rq_temp_dir sets the directory of temporary files; "" is SQLite's own choice.
 void rq_temp_dir(const char *dir);
 

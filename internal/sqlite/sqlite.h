@@ -8,6 +8,8 @@
 
 typedef struct sqlite3 sqlite3;
 typedef struct sqlite3_stmt sqlite3_stmt;
+typedef struct sqlite3_context sqlite3_context;
+typedef struct Mem sqlite3_value;
 typedef void (*sqlite3_destructor_type)(void *);
 
 enum {
@@ -31,6 +33,7 @@ enum {
   SQLITE_DBCONFIG_DQS_DDL = 1014
 };
 enum { SQLITE_PREPARE_PERSISTENT = 0x1 };
+enum { SQLITE_DETERMINISTIC = 0x800 };
 enum { SQLITE_TXN_WRITE = 2, SQLITE_TRACE_STMT = 0x1 };
 enum { SQLITE_DBSTATUS_CACHE_HIT = 7, SQLITE_DBSTATUS_CACHE_MISS = 8 };
 
@@ -61,6 +64,12 @@ int64_t sqlite3_memory_used(void);
 int64_t sqlite3_memory_highwater(int);
 char *sqlite3_mprintf(const char *, ...);
 extern char *sqlite3_temp_directory;
+
+int sqlite3_create_function_v2(sqlite3 *, const char *, int, int, void *,
+                               void (*)(sqlite3_context *, int, sqlite3_value **),
+                               void (*)(sqlite3_context *, int, sqlite3_value **),
+                               void (*)(sqlite3_context *), void (*)(void *));
+void sqlite3_result_error(sqlite3_context *, const char *, int);
 
 int sqlite3_exec(sqlite3 *, const char *, int (*)(void *, int, char **, char **), void *, char **);
 int sqlite3_prepare_v3(sqlite3 *, const char *, int, unsigned int, sqlite3_stmt **, const char **);
