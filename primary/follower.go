@@ -277,25 +277,27 @@ func (f *follower) advance(next int) (err error) {
 
 // turnover lets the next writer start the SQLite WAL over, so that the file
 // stays small. It takes the write lock only when force is set and writers never
-// leave a gap; other readers can make it fail, which is counted and harmless.
-func (f *follower) turnover(force bool) error {
+// leave a gap; other readers can make it fail, which is counted and harmless. From
+// frame long on it takes the lock as soon as it can: what it does before, so that writers
+// wait for less, takes time in which a writer as fast as the disk goes on.
+func (f *follower) turnover(force bool, long uint32) error {
 	if f.settled {
 		return nil
 	}
-	if err := f.converge(); err != nil {
+	if err := f.converge(long); err != nil {
 		return err
 	}
 	done, err := f.turnoverInGap()
 	if err != nil || done || !force {
 		return err
 	}
-	if f.stuck != nil { // and no reason to make writers wait
-		f.stats.Unfinished++
-		return nil
-	}
 	// The last checkpoint fsyncs both files while writers wait: do most of it now.
-	if err := errors.Join(f.src.log.Sync(), f.src.db.Sync()); err != nil {
-		f.stuck = fmt.Errorf("%s: sync before a turnover: %w", f.src.path, err)
+	if f.stuck == nil && f.position().Frame < long {
+		if err := errors.Join(f.src.log.Sync(), f.src.db.Sync()); err != nil {
+			f.stuck = fmt.Errorf("%s: sync before a turnover: %w", f.src.path, err)
+		}
+	}
+	if f.stuck != nil { // and no reason to make writers wait
 		f.stats.Unfinished++
 		return nil
 	}
@@ -310,7 +312,7 @@ const convergeRounds = 4
 // was written during the one before, which a writer has not waited for. Behind a
 // writer that is as fast as a checkpoint it ends at once: more rounds would leave as
 // much, and a longer SQLite WAL.
-func (f *follower) converge() error {
+func (f *follower) converge(long uint32) error {
 	before := uint32(math.MaxUint32)
 	for range convergeRounds {
 		if err := f.repin(); err != nil {
@@ -321,7 +323,7 @@ func (f *follower) converge() error {
 			return err
 		}
 		left := m.Frames - min(m.Backfilled, m.Frames)
-		if left <= lockedFrames || left > before/2 {
+		if left <= lockedFrames || left > before/2 || f.position().Frame >= long {
 			return nil
 		}
 		before = left
@@ -419,14 +421,32 @@ func (f *follower) lock(patience time.Duration) (bool, error) {
 		if f.clock().After(deadline) {
 			return false, nil
 		}
-		n, err := f.poll()
+		left, _, err := f.undecoded()
 		if err != nil {
 			return false, err
+		}
+		// A busy writer leaves its gap right after a commit: to decode then is to miss it.
+		n := 0
+		if left > lockedFrames/2 {
+			if n, err = f.poll(); err != nil {
+				return false, err
+			}
 		}
 		if n == 0 {
 			nap(20 * time.Microsecond)
 		}
 	}
+}
+
+// undecoded is how many frames are committed and not decoded, or more, and whether all that
+// is committed is in the database file.
+func (f *follower) undecoded() (left uint32, copied bool, err error) {
+	m, err := f.src.marks()
+	left = m.Frames
+	if pos := f.position().Frame; !f.settled && pos <= left { // settled: maybe a new generation
+		left -= pos
+	}
+	return left, m.Frames == m.Backfilled, err
 }
 
 // tryLock takes the write lock if it is free and little is left to decode.
@@ -438,12 +458,8 @@ func (f *follower) tryLock() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("take the write lock: %w", err)
 	}
-	m, err := f.src.marks()
-	left := m.Frames
-	if pos := f.position().Frame; !f.settled && pos <= left { // settled: maybe a new generation
-		left -= pos
-	}
-	if err == nil && (left <= lockedFrames || f.settled && m.Frames == m.Backfilled) {
+	left, copied, err := f.undecoded()
+	if err == nil && (left <= lockedFrames || f.settled && copied) {
 		return true, nil
 	}
 	return false, errors.Join(err, f.src.helper.Rollback())

@@ -177,7 +177,7 @@ func TestNothingLostToHostilePrograms(t *testing.T) {
 				}
 				// Far more often than maintain would, and with no pause after a failure.
 				if c.follower.position().Frame >= 30 {
-					if err := c.follower.turnover(c.follower.stats.Repins%2 == 0); err != nil {
+					if err := c.follower.turnover(c.follower.stats.Repins%2 == 0, uint32(c.follower.stats.Repins%3)<<12); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -16,6 +16,7 @@ const (
 	idleTurnover = time.Second // without a write until a long SQLite WAL is made free to start over
 	leaveLock0   = 32          // frames of a new generation after which the pin leaves lock 0
 	maxBackOff   = 2 * time.Second
+	overdue      = 4            // times TurnoverBytes, from which a turnover loses no time
 )
 
 // An upkeep decides when the pin moves and when the SQLite WAL is turned over.
@@ -123,7 +124,7 @@ func (c *capture) turnover(force bool) error {
 	u := &c.upkeep
 	before := c.follower.stats.Unfinished
 	_, _ = c.sight() // afterwards it would be the checkpoint. The next look tells of an error
-	if err := c.follower.turnover(force); err != nil {
+	if err := c.follower.turnover(force, uint32(overdue*c.options.TurnoverBytes/int64(c.follower.view.pageSize))); err != nil {
 		return err
 	}
 	if c.follower.stats.Unfinished == before {
