@@ -13,7 +13,7 @@ import (
 func TestFileLongerThanItsDatabase(t *testing.T) {
 	b := newBench(t, oneTable)
 	b.edit = func(o *Options) { o.Capture.TurnoverBytes, o.Capture.RepinFrames = 1<<30, 1<<30 } // a restart finds the frames
-	noError(t, b.app.Close()) // it checkpoints
+	noError(t, b.app.Close())                                                                   // it checkpoints
 	noError(t, os.Truncate(b.path, 64<<10))
 	b.connect()
 	b.start()

@@ -16,7 +16,7 @@ const (
 	idleTurnover = time.Second // without a write until a long SQLite WAL is made free to start over
 	leaveLock0   = 32          // frames of a new generation after which the pin leaves lock 0
 	maxBackOff   = 2 * time.Second
-	overdue      = 4            // times TurnoverBytes, from which a turnover loses no time
+	overdue      = 4 // times TurnoverBytes, from which a turnover loses no time
 )
 
 // An upkeep decides when the pin moves and when the SQLite WAL is turned over.
