@@ -12,8 +12,10 @@ import (
 // pages of the file, until the database is longer than that.
 func TestFileLongerThanItsDatabase(t *testing.T) {
 	b := newBench(t, oneTable)
-	b.edit = func(o *Options) { o.Capture.TurnoverBytes, o.Capture.RepinFrames = 1<<30, 1<<30 } // a restart finds the frames
-	noError(t, b.app.Close())                                                                   // it checkpoints
+	b.edit = func(o *Options) { // a restart finds the frames
+		o.Capture.TurnoverBytes, o.Capture.RepinFrames = 1<<30, 1<<30
+	}
+	noError(t, b.app.Close()) // it checkpoints
 	noError(t, os.Truncate(b.path, 64<<10))
 	b.connect()
 	b.start()

@@ -269,7 +269,7 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log) (err error) {
 // before is not known. One that cannot be noted keeps the next term from beginning.
 func (p *Pipeline) doubtAfter(err error) {
 	switch {
-	case errors.Is(err, errReservedName):
+	case errors.Is(err, errReservedName), errors.Is(err, errHeaderChanged):
 		_ = p.doubts.raise(err, nil)
 	case errors.Is(err, errUndecodable):
 		_ = p.doubts.raise(err, p.summer.sound())
