@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,7 +36,7 @@ func (o *Objects) get(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := objectInfo(req, h, o.meta(base64.URLEncoding.EncodeToString([]byte(name))))
+	info, err := objectInfo(req, h, o.meta(encoded(name)))
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +52,11 @@ func (o *Objects) get(ctx context.Context, name string) ([]byte, error) {
 		return nil, jetstream.ErrDigestMismatch
 	}
 	return data, nil
+}
+
+// damaged reports whether err says that an object's description makes no sense.
+func damaged(err error) bool {
+	return errors.Is(err, ErrDamaged) || errors.Is(err, jetstream.ErrBadObjectMeta)
 }
 
 func objectInfo(ctx context.Context, h jetstream.Stream, meta string) (info jetstream.ObjectInfo, err error) {
@@ -79,7 +83,7 @@ func objectInfo(ctx context.Context, h jetstream.Stream, meta string) (info jets
 
 // chunks reads the messages of an object, in the order of the stream.
 func (o *Objects) chunks(ctx context.Context, h jetstream.Stream, info jetstream.ObjectInfo) ([]byte, error) {
-	subject := "$O." + o.bucket + ".C." + info.NUID
+	subject := o.message(info.NUID)
 	data := make([]byte, 0, info.Size)
 	next := uint64(1)
 	for uint64(len(data)) < info.Size {

@@ -1,12 +1,11 @@
 package stream
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"sort"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,29 +35,28 @@ func (c *Conn) Objects(db string, replicas int) *Objects {
 	return &Objects{conn: c, bucket: "REPLICATOR_" + db + "_SNAPSHOTS", replicas: max(replicas, 1)}
 }
 
-// with runs f on the bucket, for d at most. A bucket that is missing is
+// with runs f on the stream of the bucket, for d at most. A bucket that is missing is
 // ErrNotFound. A cluster that has no leader at the moment answers nothing at all,
 // so what is a mere question gets the time of one.
-func (o *Objects) with(ctx context.Context, d time.Duration, what string, f func(context.Context, jetstream.ObjectStore) error) error {
+func (o *Objects) with(ctx context.Context, d time.Duration, what string, f func(context.Context, jetstream.Stream) error) error {
 	req, cancel := o.conn.request(ctx)
-	store, err := o.conn.js.ObjectStore(req, o.bucket)
+	h, err := o.conn.js.Stream(req, o.stream())
 	cancel()
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		err = jetstream.ErrBucketNotFound
+	}
 	if err == nil {
 		req, cancel := o.conn.bounded(ctx, d)
 		defer cancel()
-		err = f(req, store)
+		err = f(req, h)
 	}
 	return wrap(ctx, err, "%s in %s", what, o.bucket)
 }
 
-// Put stores data under name in place of what was there.
+// Put stores data under name in place of what was there. After a crash in the middle of it,
+// and without a connection to take back what was sent, List tells of what is left.
 func (o *Objects) Put(ctx context.Context, name string, data []byte) error {
-	put := func(ctx context.Context, store jetstream.ObjectStore) error {
-		chunk := uint32(min(objectChunk, max(o.conn.nc.MaxPayload()-headerRoom, headerRoom), int64(max(len(data), 1)))) // the client takes a buffer of it
-		meta := jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunk}}
-		_, err := store.Put(ctx, meta, bytes.NewReader(data))
-		return err
-	}
+	put := func(ctx context.Context, h jetstream.Stream) error { return o.put(ctx, h, name, data) }
 	err := o.with(ctx, objectTimeout, "put "+name, put)
 	if !errors.Is(err, jetstream.ErrBucketNotFound) {
 		return err
@@ -81,8 +79,8 @@ func (o *Objects) create(ctx context.Context) error {
 	return wrap(ctx, err, "create %s", o.bucket)
 }
 
-// List returns the names that start with prefix, in order. One that is being
-// deleted may be among them.
+// List returns the names that start with prefix, in order, and name + ".tmp" for what a Put
+// that came to no end has left of one that is not there.
 //
 // It asks for the subjects of the bucket, because the client's own List waits for
 // a last message that a Delete at the same time may take away: until ctx ends.
@@ -95,22 +93,37 @@ func (o *Objects) List(ctx context.Context, prefix string) (names []string, err 
 	}
 	var info *jetstream.StreamInfo
 	if err == nil {
-		info, err = h.Info(req, jetstream.WithSubjectFilter(o.meta(">")))
+		info, err = h.Info(req, jetstream.WithSubjectFilter("$O."+o.bucket+".>"))
 	}
 	if err != nil {
 		return nil, wrap(ctx, err, "list %s", within(prefix, o.bucket))
 	}
 	for subject := range info.State.Subjects {
-		name, err := base64.URLEncoding.DecodeString(strings.TrimPrefix(subject, o.meta("")))
+		name, err := o.listed(subject, info.State.Subjects)
 		if err != nil {
 			return nil, fmt.Errorf("stream: list %s: subject %q: %w", within(prefix, o.bucket), subject, err)
 		}
-		if strings.HasPrefix(string(name), prefix) {
-			names = append(names, string(name))
+		if name != "" && strings.HasPrefix(name, prefix) {
+			names = append(names, name)
 		}
 	}
-	sort.Strings(names)
-	return names, nil
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// listed is the name that List gives for one of the subjects that are there; empty: none.
+func (o *Objects) listed(subject string, there map[string]uint64) (string, error) {
+	if last, ok := strings.CutPrefix(subject, o.meta("")); ok {
+		name, err := base64.URLEncoding.DecodeString(last)
+		return string(name), err
+	}
+	id := strings.TrimPrefix(subject, o.message(""))
+	last := id[:max(strings.LastIndexByte(id, '-'), 0)]
+	name, err := base64.URLEncoding.DecodeString(last)
+	if _, whole := there[o.meta(last)]; whole || last == "" || err != nil { // or none of ours
+		return "", nil
+	}
+	return string(name) + leftOver, nil
 }
 
 func (o *Objects) stream() string { return "OBJ_" + o.bucket }
@@ -118,21 +131,55 @@ func (o *Objects) stream() string { return "OBJ_" + o.bucket }
 // meta is the subject of an object's description; last is its name encoded.
 func (o *Objects) meta(last string) string { return "$O." + o.bucket + ".M." + last }
 
-// Delete removes an object; an absent one is ErrNotFound.
+// message is the subject of an object's messages. The id is the name encoded, a hyphen and
+// what tells one Put from another.
+func (o *Objects) message(id string) string { return "$O." + o.bucket + ".C." + id }
+
+func encoded(name string) string { return base64.URLEncoding.EncodeToString([]byte(name)) }
+
+// leftOver ends the name of what is no object.
+const leftOver = ".tmp"
+
+// Delete removes an object; an absent one is ErrNotFound. The description goes first, and
+// no mark of it stays: names never come back, and every List would read it.
 func (o *Objects) Delete(ctx context.Context, name string) error {
-	return o.with(ctx, deleteTimeout, "delete "+name, func(ctx context.Context, store jetstream.ObjectStore) error {
-		if err := store.Delete(ctx, name); err != nil {
+	return o.with(ctx, deleteTimeout, "delete "+name, func(ctx context.Context, h jetstream.Stream) error {
+		info, err := objectInfo(ctx, h, o.meta(encoded(name)))
+		absent := errors.Is(err, jetstream.ErrObjectNotFound)
+		if left, ok := strings.CutSuffix(name, leftOver); absent && ok {
+			return o.clear(ctx, h, left)
+		}
+		if err != nil && !absent && !damaged(err) {
 			return err
 		}
-		// Names never come back, so the delete marker would stay for ever and be
-		// read by every List.
-		h, err := o.conn.js.Stream(ctx, o.stream())
-		if err != nil {
+		if err := h.Purge(ctx, jetstream.WithPurgeSubject(o.meta(encoded(name)))); err != nil {
 			return err
 		}
-		marker := o.meta(base64.URLEncoding.EncodeToString([]byte(name)))
-		return h.Purge(ctx, jetstream.WithPurgeSubject(marker))
+		switch {
+		case absent:
+			return err
+		case err != nil: // List tells of its messages now
+			return nil
+		}
+		return h.Purge(ctx, jetstream.WithPurgeSubject(o.message(info.NUID)))
 	})
+}
+
+// clear removes what is left of an object.
+func (o *Objects) clear(ctx context.Context, h jetstream.Stream, name string) error {
+	info, err := h.Info(ctx, jetstream.WithSubjectFilter(o.message(">")))
+	if err != nil {
+		return err
+	}
+	err = jetstream.ErrObjectNotFound
+	for subject := range info.State.Subjects {
+		if strings.HasPrefix(subject, o.message(encoded(name)+"-")) {
+			if err = h.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+				return err
+			}
+		}
+	}
+	return err
 }
 
 // within names a part of a bucket; the empty prefix is all of it.

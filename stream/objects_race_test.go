@@ -141,3 +141,76 @@ func slowLink(t *testing.T, target string, pace time.Duration, portion int64) (n
 	}()
 	return "nats://" + l.Addr().String()
 }
+
+// TestPutCutShort: what a Put that came to no end has left in the bucket is deleted at once
+// or, where the connection is gone, can be found and deleted later.
+func TestPutCutShort(t *testing.T) {
+	srv, _ := startServer(t, ServerOptions{})
+	for _, crashed := range []bool{false, true} {
+		c, writer := connect(t, Options{Server: srv}), connect(t, Options{Server: srv})
+		o := c.Objects(fmt.Sprintf("crashed_%t", crashed), 1)
+		if err := o.Put(testContext(t), "whole", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(testContext(t))
+		sub, err := c.nc.Subscribe("$O."+o.bucket+".C.>", func(*nats.Msg) {
+			if cancel(); crashed {
+				writer.nc.Close()
+			}
+		})
+		if err == nil {
+			err = c.nc.Flush()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = writer.Objects(fmt.Sprintf("crashed_%t", crashed), 1).Put(ctx, "cut short", make([]byte, 32<<20))
+		if err == nil {
+			t.Error("it came to its end: nothing is tested")
+		}
+		names, err := o.List(testContext(t), "")
+		if err != nil || !crashed && len(names) > 1 {
+			t.Errorf("left are %q, %v", names, err)
+		}
+		for _, name := range names {
+			if err := o.Delete(testContext(t), name); err != nil {
+				t.Error(err)
+			}
+		}
+		h, err := c.js.Stream(testContext(t), o.stream())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := h.CachedInfo().State.Msgs; n > 0 {
+			t.Errorf("crashed %t: %d messages are left after %q were deleted", crashed, n, names)
+		}
+		if err := sub.Unsubscribe(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestDeleteCutShort: of an object whose deletion came to no end nothing is listed as if it
+// were there.
+func TestDeleteCutShort(t *testing.T) {
+	ctx := testContext(t)
+	srv, _ := startServer(t, ServerOptions{})
+	c, other := connect(t, Options{Server: srv}), connect(t, Options{Server: srv})
+	o := c.Objects("app", 1)
+	if err := o.Put(ctx, "a", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	sub, err := other.nc.Subscribe("$JS.EVENT.ADVISORY.API", func(m *nats.Msg) {
+		if bytes.Contains(m.Data, []byte("STREAM.PURGE")) {
+			c.nc.Close()
+		}
+	})
+	if err := errors.Join(err, other.nc.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sub.Unsubscribe() })
+	_ = o.Delete(ctx, "a")
+	if names, err := other.Objects("app", 1).List(ctx, ""); err != nil || len(names) > 0 && names[0] == "a" {
+		t.Errorf("listed: %q, %v", names, err)
+	}
+}

@@ -1,0 +1,93 @@
+package stream
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+)
+
+// put sends the messages of an object and then its description, with which it is there.
+//
+// The client's own Put takes back what it has sent only if ctx has not ended, and gives the
+// messages names that tell nothing: what is interrupted would stay in the bucket for ever.
+func (o *Objects) put(ctx context.Context, h jetstream.Stream, name string, data []byte) error {
+	before, err := objectInfo(ctx, h, o.meta(encoded(name)))
+	if err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) && !damaged(err) {
+		return err
+	}
+	size := int(min(objectChunk, max(o.conn.nc.MaxPayload()-headerRoom, headerRoom)))
+	sum := sha256.New()
+	_, _ = sum.Write(data) // never fails
+	info := jetstream.ObjectInfo{
+		ObjectMeta: jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: uint32(size)}},
+		Bucket:     o.bucket, NUID: encoded(name) + "-" + nuid.Next(), Digest: jetstream.GetObjectDigestValue(sum),
+		Size: uint64(len(data)), Chunks: uint32((len(data) + size - 1) / size),
+	}
+	if err := o.send(ctx, h, o.message(info.NUID), data, size); err != nil {
+		return err
+	}
+	m := nats.NewMsg(o.meta(encoded(name)))
+	m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	if m.Data, err = json.Marshal(info); err != nil {
+		return err
+	}
+	if _, err := o.conn.js.PublishMsg(ctx, m); err != nil { // it may be there all the same
+		return err
+	}
+	if before.NUID != "" {
+		_ = h.Purge(ctx, jetstream.WithPurgeSubject(o.message(before.NUID))) // else with the object
+	}
+	return nil
+}
+
+// send sends data in messages of size bytes. After an error it has taken them back, if NATS
+// has answered.
+func (o *Objects) send(ctx context.Context, h jetstream.Stream, subject string, data []byte, size int) (err error) {
+	patience, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(drainAtEnd):
+			giveUp()
+		case <-patience.Done():
+		}
+	})()
+	var sent []jetstream.PubAckFuture
+	for part := range slices.Chunk(data, size) {
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		var ack jetstream.PubAckFuture // one that is tried again would come behind the next
+		if ack, err = o.conn.js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: part}, jetstream.WithRetryAttempts(0)); err != nil {
+			break
+		}
+		sent = append(sent, ack)
+	}
+	for _, ack := range sent { // also after an error: what is taken back must have arrived
+		if failed := acknowledged(patience, ack); err == nil {
+			err = failed
+		}
+	}
+	if err != nil {
+		_ = h.Purge(patience, jetstream.WithPurgeSubject(subject)) // else List tells of it
+	}
+	return err
+}
+
+func acknowledged(ctx context.Context, ack jetstream.PubAckFuture) error {
+	select {
+	case <-ack.Ok():
+		return nil
+	case err := <-ack.Err():
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
