@@ -134,8 +134,8 @@ func (b *board) judge() {
 		return
 	}
 	b.even = b.heard.SentAt
-	roomy := b.s.State == DiskFull && !b.retried.IsZero() && b.heard.ReceivedAt.After(b.retried)
-	if b.s.State == CatchingUp || roomy {
+	free := b.stuck() && !b.retried.IsZero() && b.heard.ReceivedAt.After(b.retried)
+	if b.s.State == CatchingUp || free {
 		b.move(Streaming)
 	}
 }

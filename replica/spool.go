@@ -61,7 +61,11 @@ func (s *spool) add(raw []byte, k cdc.Kind) error {
 func (s *spool) create() error {
 	f, err := os.CreateTemp(s.dir, "transaction-*")
 	if err != nil {
-		return fmt.Errorf("replica: spool transaction: %w", err)
+		var at *os.PathError
+		if errors.As(err, &at) { // its path is never the same, and the trouble is
+			err = at.Err
+		}
+		return fmt.Errorf("replica: spool transaction in %s: %w", s.dir, err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		return errors.Join(fmt.Errorf("replica: spool transaction: %w", err), f.Close())

@@ -23,7 +23,7 @@ const (
 	Offline    State = "offline"     // cut off from the stream or the primary; trying again
 	DiskFull   State = "disk_full"   // trying again
 	Diverged   State = "diverged"    // the file is not equal to the source
-	Failed     State = "failed"      // only a person can help; see Status.Error
+	Failed     State = "failed"      // only a person can help, or nothing was applied at the second try either; see Status.Error
 )
 
 // catchUpRecords is the number of pending records from which a streaming replica
@@ -88,7 +88,7 @@ type board struct {
 	heard   *Heartbeat
 	even    time.Time     // primary's clock: nothing was pending here, as of this heartbeat
 	trail   trail         // of what is pending, by the replica's clock
-	retried time.Time     // since when a replica whose disk was full goes on; zero: it does not, or its disk is not full
+	retried time.Time     // since when a replica that was stuck tries again; zero: it does not, or is not
 	cut     time.Time     // since when the stream is out of reach; zero: it is not
 	attempt time.Time     // when the running attempt to consume it began; zero: none runs
 	told    time.Time     // when progress was logged last
@@ -109,12 +109,15 @@ func (b *board) set(to State) {
 	b.move(to)
 }
 
-// goesOn notes that records are taken up again. A disk that was full is so until a
-// commit succeeds, or until a heartbeat says that there is nothing to commit.
+// stuck reports whether the file could not be written. That is so until a commit succeeds,
+// or until a heartbeat says that there is nothing to commit.
+func (b *board) stuck() bool { return b.s.State == DiskFull || b.s.State == Failed }
+
+// goesOn notes that records are taken up again.
 func (b *board) goesOn() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.s.State == DiskFull {
+	if b.stuck() {
 		b.retried = b.clock.Now()
 		return
 	}

@@ -31,11 +31,15 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 		r.board.set(Offline)
 	default:
 		final = r.doubt(ctx, err)
-		if r.repair == nil && sqlite.IsCorrupt(err) {
+		switch {
+		case r.repair != nil:
+		case sqlite.IsCorrupt(err):
 			err = fmt.Errorf("replica: %s is damaged: stop the replica, remove the file with its -wal and -shm, and start it again: %w", r.o.Path, err)
 			r.board.trouble(err)
 			r.board.set(Failed)
 			final = true
+		case again && r.a != nil: // another program, the disk, or the record: what was applied is all there is
+			r.board.set(Failed)
 		}
 	}
 	switch {

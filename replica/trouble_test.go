@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -347,5 +348,28 @@ func TestMalformedRecordIsReseeded(t *testing.T) {
 	g.equal()
 	if s := g.r.Status(); s.Counters.Divergences == 0 || s.Counters.Reseeds == 0 || !strings.Contains(s.Error.Text, "rowid 7") {
 		t.Errorf("status %+v, error %+v", s, s.Error)
+	}
+}
+
+// TestTroubleThatLastsIsTold: whatever keeps records from being applied, the state says so
+// while they are tried again, and no longer.
+func TestTroubleThatLastsIsTold(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a)")
+	g.o.SpoolDir = filepath.Join(t.TempDir(), "spool")
+	g.on("replica file open", func() { // no record can be kept
+		g.r.a.spool.limit = 0
+		must(t, os.Remove(g.o.SpoolDir))
+	})
+	failed := g.reaches(Failed)
+	g.start()
+	g.step("INSERT INTO t VALUES(1)")
+	g.until(failed)
+	if s := g.r.Status(); s.State != Failed || !strings.Contains(s.Error.Text, "spool") {
+		t.Errorf("%s, error %+v", s.State, s.Error)
+	}
+	must(t, os.Mkdir(g.o.SpoolDir, 0o700))
+	g.equal()
+	if s := g.r.Status(); s.State != Streaming || s.Counters.Reseeds != 0 {
+		t.Errorf("status %+v", s)
 	}
 }
