@@ -329,6 +329,31 @@ func TestCheckpointsAreNoDoubt(t *testing.T) {
 	look("an empty SQLite WAL")
 }
 
+// TestCheckpointsOfOldSQLiteAreNoDoubt: before 3.11 a checkpoint that writes to the file
+// holds the lock, and says nothing in the wal-index until it ends.
+func TestCheckpointsOfOldSQLiteAreNoDoubt(t *testing.T) {
+	b, _, _ := proved(t)
+	b.exec("INSERT INTO t(v) VALUES(3)")
+	b.sync()
+	noError(t, b.p.ask(b.ctx, func(c *capture) error {
+		end, ok, err := c.src.excludeCheckpoints(time.Second, time.Now)
+		if err != nil || !ok {
+			return errors.Join(err, errLocked)
+		}
+		b.touch()
+		err = errors.Join(c.look(false), end())
+		if d := b.p.doubts.standing(); d != nil {
+			t.Errorf("while it writes: %v", d)
+		}
+		before := c.src.backfill()
+		err = errors.Join(err, c.follower.repin(), c.look(false)) // our checkpoint stands for the end of that one
+		if d := b.p.doubts.standing(); d != nil || c.src.backfill() == before {
+			t.Errorf("when it has ended: %v", d)
+		}
+		return err
+	}))
+}
+
 // TestDoubtFile: whatever call fails as a doubt is noted, and whatever a crash leaves, it
 // is there, or the one who noted it knows that it may not be. A full disk is no exception.
 func TestDoubtFile(t *testing.T) {

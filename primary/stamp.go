@@ -49,8 +49,12 @@ func (c *capture) sight() (fileStamp, error) {
 	if err != nil {
 		return stamp, err
 	}
+	checkpointing, err := c.src.heldByOther(lockCheckpoint) // all that SQLite before 3.11 tells
+	if err != nil {
+		return stamp, err
+	}
 	now := sighting{stamp, c.src.backfill(), sound}
-	if now.copied != before || !now.copied.rests() {
+	if checkpointing || now.copied != before || !now.copied.rests() {
 		return stamp, nil
 	}
 	if last := c.seen; last != nil && last.copied == now.copied && last.stamp != stamp {
