@@ -79,7 +79,7 @@ func (p *Pipeline) BeginAudit(ctx context.Context) (cdc.ID, cdc.Position, error)
 		return id, cdc.Position{}, err
 	}
 	a := &audit{asked: p.o.Clock(), done: make(chan struct{})}
-	err = p.ask(ctx, func(c *capture) (err error) {
+	err = p.askOn(ctx, func(c *capture) (err error) {
 		if a.frozen, err = c.freeze(); err == nil {
 			a.bytes = int64(c.decoder.pages.mapped()) * int64(a.frozen.PageSize())
 		}

@@ -61,6 +61,9 @@ func (c *capture) freeze() (_ *Frozen, err error) {
 			return nil, err
 		}
 	}
+	if err := c.src.unmoved(); err != nil { // or pin is one of another file
+		return nil, err
+	}
 	if err := c.durable(); err != nil {
 		return nil, err
 	}

@@ -410,6 +410,15 @@ func (p *Pipeline) ask(ctx context.Context, do func(*capture) error) error {
 	}
 }
 
+// askOn is ask, and again in the next term where do only finds that this one has to end.
+func (p *Pipeline) askOn(ctx context.Context, do func(*capture) error) error {
+	err := p.ask(ctx, do)
+	for endsTerm(err) {
+		err = p.ask(ctx, do)
+	}
+	return err
+}
+
 // Sync returns a position that covers every transaction committed before the
 // call: captured, durable and published. Writers that never stop do not delay
 // it: it waits for what was committed at the call only.
@@ -426,9 +435,6 @@ func (p *Pipeline) Sync(ctx context.Context) (cdc.Position, error) {
 // sync is Sync, until stop says that what is captured gave way to something else.
 func (p *Pipeline) sync(ctx context.Context, stop func() bool) (cdc.Position, error) {
 	at, err := p.reach(ctx)
-	for endsTerm(err) {
-		at, err = p.reach(ctx)
-	}
 	if err != nil {
 		s := p.Status()
 		state := s.State
@@ -453,7 +459,7 @@ func endsTerm(err error) bool {
 // reach captures what was committed before the call. A file that was replaced
 // reads on as if nothing had happened, so it looks at the path first.
 func (p *Pipeline) reach(ctx context.Context) (at cdc.Position, err error) {
-	err = p.ask(ctx, func(c *capture) error {
+	err = p.askOn(ctx, func(c *capture) error {
 		if err := c.src.unmoved(); err != nil {
 			return err
 		}
