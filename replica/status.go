@@ -20,10 +20,10 @@ const (
 	Restoring  State = "restoring"   // a snapshot, into a new file or, as a difference, into the live one
 	CatchingUp State = "catching_up" // applying what the source did a while ago
 	Streaming  State = "streaming"   // applying what the source does
-	Offline    State = "offline"     // cut off from the stream or the primary; trying again
+	Offline    State = "offline"     // cut off from the stream, the primary or its own file; trying again
 	DiskFull   State = "disk_full"   // trying again
 	Diverged   State = "diverged"    // the file is not equal to the source
-	Failed     State = "failed"      // only a person can help, or nothing was applied at the second try either; see Status.Error
+	Failed     State = "failed"      // only a person can help; see Status.Error
 )
 
 // catchUpRecords is the number of pending records from which a streaming replica
@@ -111,7 +111,7 @@ func (b *board) set(to State) {
 
 // stuck reports whether the file could not be written. That is so until a commit succeeds,
 // or until a heartbeat says that there is nothing to commit.
-func (b *board) stuck() bool { return b.s.State == DiskFull || b.s.State == Failed }
+func (b *board) stuck() bool { return b.s.State == DiskFull || b.s.State == Offline }
 
 // goesOn notes that records are taken up again.
 func (b *board) goesOn() {

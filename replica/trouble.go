@@ -39,7 +39,7 @@ func (r *Replica) suffer(ctx context.Context, err error) error {
 			r.board.set(Failed)
 			final = true
 		case again && r.a != nil: // another program, the disk, or the record: what was applied is all there is
-			r.board.set(Failed)
+			r.board.set(Offline)
 		}
 	}
 	switch {

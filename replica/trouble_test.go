@@ -360,11 +360,11 @@ func TestTroubleThatLastsIsTold(t *testing.T) {
 		g.r.a.spool.limit = 0
 		must(t, os.Remove(g.o.SpoolDir))
 	})
-	failed := g.reaches(Failed)
+	stuck := g.reaches(Offline)
 	g.start()
 	g.step("INSERT INTO t VALUES(1)")
-	g.until(failed)
-	if s := g.r.Status(); s.State != Failed || !strings.Contains(s.Error.Text, "spool") {
+	g.until(stuck)
+	if s := g.r.Status(); s.State != Offline || !strings.Contains(s.Error.Text, "spool") {
 		t.Errorf("%s, error %+v", s.State, s.Error)
 	}
 	must(t, os.Mkdir(g.o.SpoolDir, 0o700))
