@@ -103,7 +103,7 @@ func TestGetOnASlowLink(t *testing.T) {
 	}
 }
 
-// slowLink relays to the server at target, and what comes back in small portions.
+// slowLink relays to the server at target, and back, in small portions.
 func slowLink(t *testing.T, target string, pace time.Duration, portion int64) (nearURL string) {
 	t.Helper()
 	to, err := url.Parse(target)
@@ -126,17 +126,18 @@ func slowLink(t *testing.T, target string, pace time.Duration, portion int64) (n
 				_ = near.Close()
 				continue
 			}
-			go func() { _, _ = io.Copy(far, near); _ = far.Close() }()
-			go func() {
-				defer func() { _ = near.Close() }()
+			paced := func(to, from net.Conn) {
+				defer func() { _ = to.Close() }()
 				tick := time.NewTicker(pace)
 				defer tick.Stop()
 				for range tick.C {
-					if _, err := io.CopyN(near, far, portion); err != nil {
+					if _, err := io.CopyN(to, from, portion); err != nil {
 						return
 					}
 				}
-			}()
+			}
+			go paced(far, near)
+			go paced(near, far)
 		}
 	}()
 	return "nats://" + l.Addr().String()

@@ -13,21 +13,21 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/tick"
 )
 
 const (
-	windowBytes   = 8 << 20 // records in flight
-	windowRecords = 1024    // records in flight; small ones would fill the bytes only with very many
-	headerRoom    = 1 << 10 // bytes of headers that share a message's limit
-	drainAtEnd    = time.Second
+	headerRoom = 1 << 10 // bytes of headers that share a message's limit
+	drainAtEnd = time.Second
 
 	// hush is how long NATS may be silent after a question. With DefaultPoll a link
 	// that lets nothing pass is a state within five seconds.
 	hush = 2 * time.Second
+
+	// lingering is the part of AckTimeout that records may wait on the link behind others.
+	lingering = 5
 )
 
 // A publication is one run of Publish: a sender that fills the window and a
@@ -36,7 +36,7 @@ type publication struct {
 	s       *Stream
 	subject string // ours alone; see claim
 	js      jetstream.JetStream
-	window  *semaphore.Weighted
+	window  *window
 	sent    chan *inFlight // closed by the sender; its places are there for each database, written or not
 	open    chan struct{}  // closed when the first record is acknowledged
 	began   time.Time
@@ -44,9 +44,9 @@ type publication struct {
 }
 
 type inFlight struct {
-	lsn  cdc.LSN
-	size int64
-	ack  jetstream.PubAckFuture
+	flight
+	lsn cdc.LSN
+	ack jetstream.PubAckFuture
 }
 
 // Publish sends the records that next gives, which are after+1, after+2, …,
@@ -73,7 +73,7 @@ func (s *Stream) Publish(ctx context.Context, after cdc.LSN, next func(context.C
 	}
 	defer js.CleanupPublisher()
 	p := &publication{
-		s: s, subject: own, js: js, window: semaphore.NewWeighted(windowBytes),
+		s: s, subject: own, js: js, window: newWindow(s.cfg.AckTimeout / lingering),
 		sent: make(chan *inFlight, windowRecords), open: make(chan struct{}), began: time.Now(),
 	}
 	sendCtx, stop := context.WithCancelCause(ctx)
@@ -172,8 +172,8 @@ func (p *publication) send(ctx context.Context, after cdc.LSN, next func(context
 		if err := p.s.checkRecord(rec, lsn, want); err != nil {
 			return err
 		}
-		size := min(int64(len(rec)), windowBytes)
-		if err := p.window.Acquire(ctx, size); err != nil {
+		place, err := p.window.enter(ctx, int64(len(rec)))
+		if err != nil {
 			return err
 		}
 		msg := &nats.Msg{
@@ -185,7 +185,7 @@ func (p *publication) send(ctx context.Context, after cdc.LSN, next func(context
 			return wrap(ctx, err, "publish %s: record %d", p.s.db, lsn)
 		}
 		select {
-		case p.sent <- &inFlight{lsn, size, ack}:
+		case p.sent <- &inFlight{place, lsn, ack}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -213,7 +213,7 @@ func (p *publication) collect(ctx context.Context, stop context.CancelCauseFunc,
 	})()
 	for m := range p.sent {
 		err := p.await(patience, m)
-		p.window.Release(m.size)
+		p.window.leave(m.flight)
 		switch {
 		case failed != nil:
 		case err != nil:
@@ -221,6 +221,7 @@ func (p *publication) collect(ctx context.Context, stop context.CancelCauseFunc,
 			stop(failed)
 		default:
 			p.settled.Store(int64(time.Since(p.began)))
+			p.window.arrived(m.flight, time.Since(m.left))
 			openGate()
 			acked(m.lsn)
 		}

@@ -1,0 +1,98 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sqlite-replicator/replicator/cdc"
+)
+
+// TestWindow: whatever a link takes, it is used, and nothing waits on it for long.
+func TestWindow(t *testing.T) {
+	for name, link := range map[string]struct {
+		rate      int64 // bytes a second
+		roundTrip time.Duration
+		record    int64 // bytes
+	}{
+		"slow":                  {100 << 10, 50 * time.Millisecond, 2 << 10},
+		"slow, large records":   {100 << 10, 50 * time.Millisecond, 512 << 10},
+		"ordinary":              {1 << 20, 50 * time.Millisecond, 128 << 10},
+		"fast":                  {100 << 20, time.Millisecond, 128 << 10},
+		"fast, by a satellite":  {10 << 20, 600 * time.Millisecond, 128 << 10},
+		"very fast, far away":   {50 << 20, 150 * time.Millisecond, 128 << 10},
+		"of records of one row": {1 << 20, 50 * time.Millisecond, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const linger, lasting = time.Second, 30 * time.Second
+				passed, worst := fly(newWindow(linger), link.rate, link.roundTrip, link.record, time.Now().Add(lasting))
+				alone := func(size int64) time.Duration { return time.Duration(size) * time.Second / time.Duration(link.rate) }
+				if most := link.roundTrip + alone(link.record) + max(2*linger, alone(windowLeast)); worst > most {
+					t.Errorf("an acknowledgement took %s, want at most %s", worst, most)
+				}
+				used := float64(passed) / float64(link.rate) / lasting.Seconds()
+				if used < 0.85 {
+					t.Errorf("%.0f %% of the link were used", 100*used)
+				}
+			})
+		})
+	}
+}
+
+// fly sends records through a window and over a link until the end, and tells how many
+// bytes passed, and how long the slowest acknowledgement took.
+func fly(w *window, rate int64, roundTrip time.Duration, record int64, end time.Time) (passed int64, worst time.Duration) {
+	type sent struct {
+		flight
+		acked time.Time
+	}
+	link, back := make(chan flight, windowRecords), make(chan sent, windowRecords)
+	go func() {
+		defer close(link)
+		for time.Now().Before(end) {
+			f, err := w.enter(context.Background(), record)
+			if err != nil {
+				return
+			}
+			link <- f
+		}
+	}()
+	go func() {
+		defer close(back)
+		for f := range link {
+			time.Sleep(time.Duration(f.size) * time.Second / time.Duration(rate))
+			back <- sent{f, time.Now().Add(roundTrip)}
+		}
+	}()
+	for f := range back {
+		time.Sleep(time.Until(f.acked))
+		took := time.Since(f.left)
+		w.arrived(f.flight, took)
+		w.leave(f.flight)
+		if time.Now().Before(end) {
+			passed += f.size
+		}
+		worst = max(worst, took)
+	}
+	return passed, worst
+}
+
+// TestPublishOnASlowLink: a backlog may take longer than any single acknowledgement may.
+func TestPublishOnASlowLink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("1.3 s of a slow link")
+	}
+	t.Parallel()
+	srv, _ := startServer(t, ServerOptions{Listen: "127.0.0.1:0"})
+	const pace, perTick = 20 * time.Millisecond, 32 << 10 // 1.6 MiB/s
+	s := create(t, connect(t, Options{URL: slowLink(t, srv.URL(), pace, perTick)}), 1, StreamConfig{AckTimeout: 800 * time.Millisecond})
+	acked := cdc.LSN(0)
+	err := s.Publish(testContext(t), 0, upTo(0, 32, func(cdc.LSN) []byte { return make([]byte, 64<<10) }), func(lsn cdc.LSN) { acked = lsn })
+	if !errors.Is(err, io.EOF) || acked != 32 {
+		t.Errorf("%v after record %d, want 32 records", err, acked)
+	}
+}
