@@ -4,17 +4,23 @@ import (
 	"errors"
 	"io/fs"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/snapshot"
 	"github.com/sqlite-replicator/replicator/wal"
 )
 
+// unreadable reports whether the change log cannot be read where err comes from, neither
+// now nor later: it is damaged there, or the disk is.
+func unreadable(err error) bool { return errors.Is(err, wal.ErrDamaged) || errors.Is(err, unix.EIO) }
+
 // isOurs reports whether a snapshot is of the history in the change log. What can be
-// compared with nothing, because the change log is damaged there, is ours unless its term
-// is known to be another primary's. An error is no verdict.
+// compared with nothing, because the change log cannot be read there, is ours unless its
+// term is known to be another primary's. An error is no verdict.
 func (r *recovery) isOurs(log *wal.Log, m snapshot.Manifest) (bool, error) {
 	strange, err := r.stranger(log, m)
-	if errors.Is(err, wal.ErrDamaged) {
+	if unreadable(err) {
 		return m.Term == (cdc.ID{}) || !r.terms.strange(m.Term, m.Position.Epoch), nil
 	}
 	return err == nil && !strange, err

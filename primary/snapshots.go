@@ -177,10 +177,10 @@ func (s *snapshotter) recall(ctx context.Context, log *wal.Log) (bool, error) {
 	}
 	s.p.status.trouble(troubleSnapshot, nil)
 	broken, err := lastBreak(ctx, log, s.newestLSN()+1)
-	if errors.Is(err, wal.ErrDamaged) {
+	if unreadable(err) {
 		// Whether a break is there is not known, and nothing can be resynced from
 		// before. What is published is the stream's, and goes on.
-		s.p.o.Logger.Error("the change log is damaged after the newest snapshot; another one is made, which needs none of it", "err", err)
+		s.p.o.Logger.Error("the change log cannot be read after the newest snapshot; another one is made, which needs none of it", "err", err)
 		broken, err = log.Durable(), nil
 	}
 	if err != nil {
