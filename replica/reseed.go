@@ -106,6 +106,9 @@ func (r *Replica) adopt(ctx context.Context, path string, at Mark) error {
 	if errors.Is(err, sqlite.ErrNoRowidName) {
 		return r.replace(ctx, path, "the columns of a table have taken every name of the rowid, so that no SQL copies its rows")
 	}
+	if neverRuns(err) { // for want of a collation, say
+		return r.replace(ctx, path, "SQLite will not write a table of it: "+err.Error())
+	}
 	if sqlite.IsCorrupt(err) && sound(ctx, path) == nil {
 		return r.replace(ctx, path, "it is damaged: "+err.Error())
 	}

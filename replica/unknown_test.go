@@ -46,3 +46,21 @@ func TestColumnOfAFunctionThatIsNotThere(t *testing.T) {
 		t.Errorf("error %+v", s.Error)
 	}
 }
+
+// TestReseedBesideACollationThatIsNotThere: a table whose key needs one cannot be written,
+// and so the snapshot takes the place of the file.
+func TestReseedBesideACollationThatIsNotThere(t *testing.T) {
+	g := newRig(t, "CREATE TABLE u(a UNIQUE); INSERT INTO u VALUES('x'); CREATE TABLE t(a); PRAGMA writable_schema=ON; "+
+		"UPDATE sqlite_schema SET sql='CREATE TABLE u(a COLLATE elsewhere UNIQUE)' WHERE name='u'; PRAGMA writable_schema=RESET")
+	g.start()
+	g.step("INSERT INTO t VALUES(1)")
+	g.wait()
+	must(t, ignoreCanceled(g.stop()))
+	g.scribble("CREATE TABLE stray(x)")
+	replaced := make(chan struct{})
+	g.on("replacing the file", func() { close(replaced) })
+	g.run()
+	g.until(replaced)
+	g.step("INSERT INTO t VALUES(2)")
+	g.wait()
+}

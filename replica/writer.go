@@ -304,15 +304,19 @@ func (w *writer) settle(lsn cdc.LSN) error {
 // misfit is fault for a schema change. What SQLite refuses to do at all does not
 // fit the schema in the file.
 func (w *writer) misfit(err error, lsn cdc.LSN) error {
-	var e *sqlite.Error
-	if errors.As(err, &e) && (e.Code == codeError || sqlite.IsCorrupt(err)) && !errors.Is(err, errUnwritable) {
+	if (neverRuns(err) || sqlite.IsCorrupt(err)) && !errors.Is(err, errUnwritable) {
 		return &Divergence{LSN: lsn, Table: "sqlite_schema", err: err}
 	}
 	return w.fault(err, place{lsn, "sqlite_schema"})
 }
 
-// codeError is SQLITE_ERROR: no such table, syntax, malformed schema.
-const codeError = 1
+// neverRuns reports whether SQLite will not execute a statement at all, with this schema
+// or these rows, however often it is asked to (SQLITE_ERROR).
+func neverRuns(err error) bool {
+	const code = 1 // no such table, collation or function, syntax, malformed schema
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code == code
+}
 
 // fault turns what proves a difference between file and source into a
 // Divergence. A constraint is left to the caller while the second way of applying
