@@ -155,7 +155,7 @@ func (f *follower) align() (limit uint32, err error) {
 			return 0, err
 		}
 		if m.Frames == 0 {
-			return 0, nil
+			return 0, f.mayStartOver()
 		}
 		if headErr != nil { // being written
 			nap(20 * time.Microsecond)
@@ -187,16 +187,24 @@ func (f *follower) align() (limit uint32, err error) {
 	return 0, fmt.Errorf("%s: the header of the SQLite WAL and the wal-index do not agree", f.src.path)
 }
 
-// generation begins with the first frame of a new generation. The pin has seen to it that
-// everything of the one before was decoded and checkpointed: it stood at lock 0, and the
-// view was settled. Where that is not so the pin was lost, as when other code in this
-// process opens and closes the -shm file.
+// mayStartOver is asked wherever the SQLite WAL has been started over, with a frame in the
+// new generation or without. The pin has seen to it that everything of the one before was
+// decoded and checkpointed: it stood at lock 0, and the view was settled. Where that is not
+// so the pin was lost, as when other code in this process opens and closes the -shm file.
+func (f *follower) mayStartOver() error {
+	if f.view.frames.count > 0 { // nobody has seen them in the database file
+		return fmt.Errorf("%w: the SQLite WAL was started over under the pin", errLost)
+	}
+	return nil
+}
+
+// generation begins with the first frame of a new generation.
 func (f *follower) generation(h sqlitefile.WALHeader) error {
 	if h.PageSize != f.view.pageSize {
 		return fmt.Errorf("%w: page size %d, was %d", errHeaderChanged, h.PageSize, f.view.pageSize)
 	}
-	if f.view.frames.count > 0 { // nobody has seen them in the database file
-		return fmt.Errorf("%w: the SQLite WAL was started over under the pin", errLost)
+	if err := f.mayStartOver(); err != nil {
+		return err
 	}
 	if err := f.reader.Start(); err != nil {
 		return fmt.Errorf("start of a generation: %w", err)
