@@ -280,7 +280,12 @@ func (p *Pipeline) soundOf(ctx context.Context, list []snapshot.Manifest) ([]sna
 	}
 	p.o.Logger.Warn("snapshots that may hold what no change led to are deleted", "from_lsn", d.Sound.Below)
 	_, _, failed := snapshot.Retain(ctx, p.o.Snapshots, snapshot.Retention{
-		Keep: math.MaxInt, Drop: func(m snapshot.Manifest) (bool, error) { return unsound(m), nil },
+		Keep: math.MaxInt, Drop: func(m snapshot.Manifest) (bool, error) {
+			if !p.ours() { // any more
+				return false, errUncompared
+			}
+			return unsound(m), nil
+		},
 	})
 	p.snapshots.forget()
 	if left, err = p.hasSnapshot(ctx, unsound); left {

@@ -146,6 +146,47 @@ func TestCutOffPrimaryTrimsNothing(t *testing.T) {
 	}
 }
 
+// A listedStore calls hook when it is listed.
+type listedStore struct {
+	snapshot.Store
+	hook func()
+}
+
+func (s *listedStore) List(ctx context.Context, prefix string) ([]string, error) {
+	s.hook()
+	return s.Store.List(ctx, prefix)
+}
+
+// TestTakenOverWhileItTrims: a primary that was stopped for long as it was about to trim hears
+// that it has lost the stream before it has looked through the snapshots. The new primary's
+// are not its own, and stay.
+func TestTakenOverWhileItTrims(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.start()
+	b.write(3)
+	b.snapshot()
+	m, err := snapshot.Make(b.ctx, b.store, filePages(make([]byte, 0)), snapshot.Manifest{Database: "app", Node: "heir", Position: cdc.Position{LSN: 99}}, snapshot.Options{})
+	noError(t, err)
+	b.end()
+	p, err := New(b.options())
+	noError(t, err)
+	ship := &shipper{}
+	ship.published.Store(3)
+	ship.ours.Store(true)
+	p.ship.Store(ship)
+	p.o.Snapshots = &listedStore{b.store, func() { ship.ours.Store(false) }}
+	p.terms, err = openTerms(b.dir, "test", testLogger())
+	noError(t, err)
+	s := p.snapshots
+	s.log, s.untrimmed = openLog(t, b), true
+	s.trim(b.ctx)
+	list, err := snapshot.List(b.ctx, b.store)
+	noError(t, err)
+	if !s.untrimmed || list[len(list)-1].ID != m.ID {
+		t.Errorf("the new primary's snapshot was deleted, %d are left; to be trimmed: %t", len(list), s.untrimmed)
+	}
+}
+
 // A roomlessStream cannot be made, or be given its bounds: NATS has no room for them.
 type roomlessStream struct {
 	*fakeStream

@@ -27,6 +27,9 @@ func (s *snapshotter) trim(ctx context.Context) {
 	_, oldest, err := snapshot.Retain(ctx, s.p.o.Snapshots, snapshot.Retention{
 		Keep: s.p.o.Snapshot.Keep, Hold: s.needs.snapshots(now, lineage, &s.held),
 		Drop: func(m snapshot.Manifest) (bool, error) {
+			if !s.p.ours() { // any more
+				return false, errUncompared
+			}
 			ours, err := s.p.recovery().isOurs(s.log, m)
 			return !ours || m.ID != newest && s.readBack.isDamaged(m.ID), err
 		},
