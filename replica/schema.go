@@ -224,6 +224,9 @@ func (s *schema) drop(c *sqlite.Conn, drops []*cdc.SchemaObject) error {
 			return err
 		}
 	}
+	if len(drops) > 0 && len(trees) == 0 { // their names are free
+		return reread(c)
+	}
 	return retire(c, trees)
 }
 
