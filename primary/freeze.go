@@ -177,6 +177,8 @@ func (v *view) readPages(first uint32, dst []byte) (int, error) {
 			err = readFull(v.log, image, sqlitefile.FrameOffset(frame, v.pageSize)+sqlitefile.FrameHeaderSize)
 		case v.kept[page] != nil:
 			copy(image, v.kept[page])
+		case page == sqlitefile.LockBytePage(v.pageSize): // has no frame, also where the file ends before it
+			clear(image)
 		case end > n:
 			err = fmt.Errorf("page %d of %s: %w", page, v.db.Name(), io.ErrUnexpectedEOF)
 		}

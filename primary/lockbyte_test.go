@@ -52,6 +52,13 @@ func TestDatabaseAcrossTheLockBytePage(t *testing.T) {
 	if kind, _ := c.decoder.pages.at(lockByte); kind != unmapped {
 		t.Errorf("the lock-byte page is mapped as %v", kind)
 	}
+	// Nothing was checkpointed: the file ends before the page, and no frame has it.
+	frozen, err := c.freeze()
+	noError(t, err)
+	defer func() { noError(t, frozen.Close()) }()
+	if n, err := frozen.ReadPages(t.Context(), lockByte-1, make([]byte, 3*pageSize)); err != nil || n != 3 {
+		t.Errorf("%d pages around the lock-byte page are read: %v", n, err)
+	}
 	count, err := app.QueryInt("SELECT count(*) FROM t WHERE length(v)=200000")
 	if err != nil {
 		t.Fatal(err)
