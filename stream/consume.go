@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	pullBytes     = 8 << 20          // of one request for records
+	pullBytes     = 2 << 20          // of one request for records; heartbeats wait behind them on a slow link
 	pullRecords   = 4096             // asked for and not yet taken; the client has a place for each
 	goneAfter     = 30 * time.Second // the server drops a consumer nobody pulls from
 	maxStallPolls = 32               // backoff of restarts, for links on which one record takes long

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,6 +80,41 @@ func fly(w *window, rate int64, roundTrip time.Duration, record int64, end time.
 		worst = max(worst, took)
 	}
 	return passed, worst
+}
+
+// TestHeartbeatOnASlowLink: it does not wait behind all that is there to be consumed.
+func TestHeartbeatOnASlowLink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a second of a slow link")
+	}
+	t.Parallel()
+	ctx := testContext(t)
+	srv, _ := startServer(t, ServerOptions{Listen: "127.0.0.1:0"})
+	near := connect(t, Options{Server: srv})
+	const last, size = 128, 64 << 10
+	err := create(t, near, 1, StreamConfig{}).Publish(ctx, 0, upTo(0, last, func(cdc.LSN) []byte { return make([]byte, size) }), func(cdc.LSN) {})
+	if !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	const pace, perTick = 20 * time.Millisecond, 160 << 10 // 8 MiB/s
+	far := connect(t, Options{URL: slowLink(t, srv.URL(), pace, perTick)})
+	var consumed, before atomic.Int64
+	if err := far.OnHeartbeat(ctx, "app", func(Heartbeat) { before.Store(consumed.Load()) }); err != nil {
+		t.Fatal(err)
+	}
+	err = far.Stream("app", StreamConfig{}).Consume(ctx, 1, func(rec []byte, lsn cdc.LSN, _ uint64) error {
+		consumed.Add(int64(len(rec)))
+		switch lsn {
+		case 1:
+			return near.SendHeartbeat("app", Heartbeat{})
+		case last:
+			return errEnough
+		}
+		return nil
+	})
+	if most := int64(4 << 20); !errors.Is(err, errEnough) || before.Load() == 0 || before.Load() > most {
+		t.Errorf("%v, and a heartbeat came behind %d bytes of records, want at most %d", err, before.Load(), most)
+	}
 }
 
 // TestPublishOnASlowLink: a backlog may take longer than any single acknowledgement may.
