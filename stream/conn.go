@@ -46,6 +46,7 @@ type Conn struct {
 	log *slog.Logger
 
 	census census
+	parts  *window // of the objects that are put
 
 	mu      sync.Mutex
 	ending  bool               // Close was called: to be disconnected is no news
@@ -65,7 +66,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if o.Logger == nil || (o.URL == "") == (o.Server == nil) {
 		return nil, errors.New("stream: connect: a logger and either a URL or a server are required")
 	}
-	c := &Conn{log: o.Logger, changed: make(chan struct{}), closed: make(chan struct{}), logged: make(map[string]bool)}
+	c := &Conn{log: o.Logger, changed: make(chan struct{}), closed: make(chan struct{}), logged: make(map[string]bool), parts: newWindow(lingerParts)}
 	c.link, c.cut = context.WithCancel(context.Background())
 	c.census.conn = c
 	opts, err := c.options(o)

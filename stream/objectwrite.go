@@ -11,7 +11,11 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
+	"golang.org/x/sync/errgroup"
 )
+
+// lingerParts is how long the messages of an object may wait on the link behind others.
+const lingerParts = time.Second
 
 // put sends the messages of an object and then its description, with which it is there.
 //
@@ -59,21 +63,29 @@ func (o *Objects) send(ctx context.Context, h jetstream.Stream, subject string, 
 		case <-patience.Done():
 		}
 	})()
-	var sent []jetstream.PubAckFuture
+	g, sending := errgroup.WithContext(ctx)
 	for part := range slices.Chunk(data, size) {
-		if err = ctx.Err(); err != nil {
+		var place flight
+		if place, err = o.conn.parts.enter(sending, int64(len(part))); err != nil {
 			break
 		}
 		var ack jetstream.PubAckFuture // one that is tried again would come behind the next
 		if ack, err = o.conn.js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: part}, jetstream.WithRetryAttempts(0)); err != nil {
+			o.conn.parts.leave(place)
 			break
 		}
-		sent = append(sent, ack)
+		g.Go(func() error {
+			defer o.conn.parts.leave(place)
+			err := acknowledged(patience, ack)
+			if err == nil {
+				o.conn.parts.arrived(place, time.Since(place.left))
+			}
+			return err
+		})
 	}
-	for _, ack := range sent { // also after an error: what is taken back must have arrived
-		if failed := acknowledged(patience, ack); err == nil {
-			err = failed
-		}
+	// Also after an error: what is taken back must have arrived.
+	if failed := g.Wait(); failed != nil {
+		err = failed
 	}
 	if err != nil {
 		_ = h.Purge(patience, jetstream.WithPurgeSubject(subject)) // else List tells of it

@@ -3,11 +3,15 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/sqlite-replicator/replicator/cdc"
 )
@@ -114,6 +118,46 @@ func TestHeartbeatOnASlowLink(t *testing.T) {
 	})
 	if most := int64(4 << 20); !errors.Is(err, errEnough) || before.Load() == 0 || before.Load() > most {
 		t.Errorf("%v, and a heartbeat came behind %d bytes of records, want at most %d", err, before.Load(), most)
+	}
+}
+
+// TestPutOnASlowLink: a snapshot on its way leaves room for heartbeats.
+func TestPutOnASlowLink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a second of a slow link")
+	}
+	t.Parallel()
+	ctx := testContext(t)
+	srv, _ := startServer(t, ServerOptions{Listen: "127.0.0.1:0"})
+	const pace, perTick = 20 * time.Millisecond, 160 << 10 // 8 MiB/s
+	near, far := connect(t, Options{URL: slowLink(t, srv.URL(), pace, perTick)}), connect(t, Options{Server: srv})
+	o := near.Objects("app", 1)
+	if err := o.Put(ctx, "first", []byte("x")); err != nil { // with it there is a bucket
+		t.Fatal(err)
+	}
+	var came, before atomic.Int64
+	chunk := func(m *nats.Msg) {
+		if came.Add(int64(len(m.Data))) == int64(len(m.Data)) {
+			_ = near.SendHeartbeat("app", Heartbeat{})
+		}
+	}
+	if _, err := far.nc.Subscribe(o.message(">"), chunk); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(far.OnHeartbeat(ctx, "app", func(Heartbeat) { before.Store(came.Load()) }), far.nc.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	var puts sync.WaitGroup
+	for i := range 4 {
+		puts.Go(func() {
+			if err := o.Put(ctx, fmt.Sprint(i), make([]byte, 2<<20)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	puts.Wait()
+	if most := int64(1 << 20); before.Load() == 0 || before.Load() > most {
+		t.Errorf("a heartbeat came behind %d bytes of objects, want at most %d", before.Load(), most)
 	}
 }
 
