@@ -62,6 +62,9 @@ func (c *capture) resync(ctx context.Context, tail cdc.Tail) (err error) {
 	if c.rebuild == nil {
 		return fmt.Errorf("%w: not configured", errNoResync)
 	}
+	if err := c.readable(); err != nil {
+		return err
+	}
 	b, err := c.awaitBase(ctx, tail)
 	if err != nil && !errors.Is(err, errNoResync) {
 		return err
@@ -79,6 +82,21 @@ func (c *capture) resync(ctx context.Context, tail cdc.Tail) (err error) {
 	}
 	if err := c.difference(b); err != nil {
 		return asNoResync(ctx, err)
+	}
+	return nil
+}
+
+// readable reports why the source cannot be captured as it is: then each try to begin a term
+// would restore a snapshot in vain.
+func (c *capture) readable() error {
+	state, pages := newScan(c.follower.view), c.follower.view.pages
+	head, err := headerOf(state, pages)
+	if err == nil {
+		s := newSide(state, head, head.PageCount)
+		_, err = readSchema(&s, head.Encoding, c.decoder.layouts)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.src.path, inconsistent(err))
 	}
 	return nil
 }
