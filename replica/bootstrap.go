@@ -93,11 +93,8 @@ func (r *Replica) bootstrap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := r.fetch(ctx, snap)
+	tmp, _, err := r.fetch(ctx, snap, 0)
 	if err != nil {
-		return err
-	}
-	if err := claimFile(tmp, snap.At, r.o.Clock); err != nil {
 		return err
 	}
 	// Whoever made a file meanwhile did not know that its name is taken.
@@ -120,17 +117,49 @@ func (r *Replica) newest(ctx context.Context, min cdc.LSN) (Snapshot, error) {
 	return snap, err
 }
 
-// fetch restores a snapshot into the replica's own directory.
-func (r *Replica) fetch(ctx context.Context, snap Snapshot) (path string, err error) {
+// fetch gives a replica's file in the replica's own directory, and where it is: at a
+// snapshot, which it restores unless that was done before and there was no room to go on.
+// Then records up to the LSN upTo may have been applied, too.
+func (r *Replica) fetch(ctx context.Context, snap Snapshot, upTo cdc.LSN) (path string, at Mark, err error) {
 	path = filepath.Join(r.work, "restore.db")
-	r.board.set(Restoring)
 	r.board.needs(snap.At.LSN)
+	if at, err = markIn(path); err == nil {
+		caughtUp := at.Lineage == snap.At.Lineage && at.LSN > snap.At.LSN && at.LSN <= upTo
+		if caughtUp || at.Position == snap.At.Position {
+			return path, at, nil
+		}
+	}
+	r.board.set(Restoring)
+	if err := r.restore(ctx, snap, path); err != nil {
+		return "", Mark{}, err
+	}
+	return path, snap.At, claimFile(path, snap.At, r.o.Clock)
+}
+
+// markIn gives the position in a replica's file that is complete without a SQLite WAL. It
+// makes no file, for which there may be no room.
+func markIn(path string) (Mark, error) {
+	if info, err := os.Stat(path + "-wal"); err == nil && info.Size() > 0 {
+		return Mark{}, errVacant
+	}
+	c, err := sqlite.Open(path, sqlite.Options{ReadOnly: true, Immutable: true})
+	if err != nil {
+		return Mark{}, err
+	}
+	at, found, err := readPosition(c)
+	if err == nil && !found {
+		err = errVacant
+	}
+	return at, errors.Join(err, c.Close())
+}
+
+func (r *Replica) restore(ctx context.Context, snap Snapshot, path string) error {
 	done, err := r.o.Turns.Take(ctx, snap.Bytes, func(what string) {
 		r.board.progress(Progress{Total: uint64(snap.Bytes), Unit: "bytes", Waits: what})
 		r.o.Logger.Info("a restore waits "+what, "lsn", snap.At.LSN, "bytes", snap.Bytes)
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer done()
 	r.o.Logger.Info("restoring snapshot", "lsn", snap.At.LSN, "bytes", snap.Bytes)
@@ -138,9 +167,9 @@ func (r *Replica) fetch(ctx context.Context, snap Snapshot) (path string, err er
 		r.board.progress(Progress{Done: uint64(done), Total: uint64(snap.Bytes), Unit: "bytes"})
 	})
 	if err != nil {
-		return "", fmt.Errorf("%w: restore the one at LSN %d: %w", errStore, snap.At.LSN, err)
+		return fmt.Errorf("%w: restore the one at LSN %d: %w", errStore, snap.At.LSN, err)
 	}
-	return path, nil
+	return nil
 }
 
 // claimFile makes a restored file a replica, complete in one file.

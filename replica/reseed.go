@@ -36,21 +36,25 @@ func (r *Replica) reseed(ctx context.Context) error {
 		return fmt.Errorf("%w: the newest is at LSN %d, where the file already comes from (needed because: %w)",
 			ErrNoSnapshot, snap.At.LSN, need.reason)
 	}
-	tmp, err := r.fetch(ctx, snap)
+	upTo := cdc.LSN(0)
+	if was := r.a.mark; !need.ahead && snap.At.Lineage == was.Lineage {
+		upTo = was.LSN
+	}
+	tmp, at, err := r.fetch(ctx, snap, upTo)
 	if err != nil {
 		return err
 	}
-	if err := claimFile(tmp, snap.At, r.o.Clock); err != nil {
-		return err
+	if at.LSN < upTo {
+		at, err = r.catchUp(ctx, tmp, at, upTo)
 	}
-	at := snap.At
-	if was := r.a.mark; !need.ahead && at.Lineage == was.Lineage && at.LSN < was.LSN {
-		if at, err = r.catchUp(ctx, tmp, at, was.LSN); err != nil {
-			return err
-		}
+	if err == nil {
+		err = r.adopt(ctx, tmp, at)
 	}
-	if err := r.adopt(ctx, tmp, at); err != nil {
+	switch {
+	case isFull(err): // it is taken over when there is room
 		return err
+	case err != nil:
+		return errors.Join(err, removeDatabase(tmp))
 	}
 	r.repair, r.past.seeded = nil, at
 	r.board.count(func(c *Counters) { c.Reseeds++ })

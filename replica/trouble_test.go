@@ -218,6 +218,52 @@ func TestDiskFullClearsByItself(t *testing.T) {
 	}
 }
 
+// TestDiskFullInAReseed: the snapshot is there, and is not restored again and again for want
+// of room to take it over.
+func TestDiskFullInAReseed(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t SELECT value, zeroblob(1000) FROM "+series(1, 100))
+	snap, restores := g.snapshot(), 0
+	restore := snap.Restore
+	snap.Restore = func(ctx context.Context, path string, progress func(int64)) error {
+		restores++
+		return restore(ctx, path, progress)
+	}
+	g.snaps.add(snap)
+	g.run()
+	g.step("INSERT INTO t VALUES(101, 'a record to catch up with')")
+	g.equal()
+	must(t, ignoreCanceled(g.stop()))
+	g.scribble("DELETE FROM t; CREATE TABLE stray(x)") // seen before anything is applied
+	g.scribble("VACUUM")
+	limit := func(pages int) { must(t, g.r.a.guard.conn.Exec(fmt.Sprintf("PRAGMA max_page_count=%d", pages))) }
+	tries := 0
+	g.o.Snapshots = looked{g.snaps, func() {
+		if tries++; tries == 1 {
+			limit(8)
+		}
+		if tries == 5 {
+			limit(1 << 30)
+		}
+	}}
+	g.run()
+	g.step("INSERT INTO t VALUES(102, 1)")
+	g.equal()
+	if tries < 5 || restores != 2 {
+		t.Errorf("%d tries, %d restores", tries, restores)
+	}
+}
+
+// A looked is snapshots, and what happens before each look at them.
+type looked struct {
+	Snapshots
+	before func()
+}
+
+func (l looked) Newest(ctx context.Context, min cdc.LSN, fits func(cdc.Position) bool) (Snapshot, error) {
+	l.before()
+	return l.Snapshots.Newest(ctx, min, fits)
+}
+
 func TestStreamAwayIsOffline(t *testing.T) {
 	g := newRig(t, "CREATE TABLE t(a)")
 	lost := make(chan struct{})
