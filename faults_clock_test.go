@@ -31,7 +31,7 @@ func TestClockSteps(t *testing.T) {
 		{"and the replica", p.remote, -365 * day},
 	} {
 		p.app.begin()
-		step.clock.advance(step.by)
+		step.clock.set(step.by)
 		at, err := p.pipeline.Sync(p.ctx)
 		p.must(err)
 		p.reach(f, at)

@@ -21,6 +21,7 @@ import (
 	"github.com/sqlite-replicator/replicator/replica"
 	"github.com/sqlite-replicator/replicator/snapshot"
 	"github.com/sqlite-replicator/replicator/stream"
+	"github.com/sqlite-replicator/replicator/testdata/wallclock"
 )
 
 // promptly is how soon a node says that something is wrong.
@@ -360,18 +361,24 @@ func (p *plant) fate(r *running) error {
 	}
 }
 
-// A shiftedClock is the system's, moved.
+// A shiftedClock is the system's, of a machine on which time has passed and somebody has
+// set the clock.
 type shiftedClock struct {
 	clock.System
-	by atomic.Int64
+	passed, off atomic.Int64
 }
 
-func (c *shiftedClock) now() time.Time { return time.Now().Add(time.Duration(c.by.Load())) }
+func (c *shiftedClock) now() time.Time {
+	return wallclock.Set(time.Now().Add(time.Duration(c.passed.Load())), time.Duration(c.off.Load()))
+}
 
 // Now implements replica.Clock.
 func (c *shiftedClock) Now() time.Time { return c.now() }
 
-func (c *shiftedClock) advance(d time.Duration) { c.by.Add(int64(d)) }
+func (c *shiftedClock) advance(d time.Duration) { c.passed.Add(int64(d)) }
+
+// set moves the clock by whole seconds.
+func (c *shiftedClock) set(by time.Duration) { c.off.Add(int64(by)) }
 
 // An application writes a database from another process, small transactions
 // and large ones, and now and then another schema. Unlike the workload it holds

@@ -44,7 +44,7 @@ var testArrows = map[string][]string{
 	"stream":              {"internal/loopback"},
 	"internal/sqlitefile": {"internal/sqlite"},
 	"primary":             {"stream"},
-	".":                   {"cdc", "internal/clock", "internal/loopback", "internal/sqlite", "internal/sqlitefile", "primary", "replica", "snapshot", "stream", "wal", "web"}, // tests of the whole
+	".":                   {"cdc", "internal/clock", "internal/loopback", "internal/sqlite", "internal/sqlitefile", "primary", "replica", "snapshot", "stream", "testdata/wallclock", "wal", "web"}, // tests of the whole
 }
 
 // owners are the only packages that may import a library, test files included:

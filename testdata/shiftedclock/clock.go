@@ -7,6 +7,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/sqlite-replicator/replicator/testdata/wallclock"
 )
 
 // System is the system's clock, off by as many nanoseconds as the file says that
@@ -15,15 +17,16 @@ type System struct{}
 
 // Now is the present, as this machine has it.
 func (System) Now() time.Time {
+	now := time.Now()
 	text, err := os.ReadFile(os.Getenv("SHIFTED_CLOCK"))
 	if err != nil {
-		return time.Now()
+		return now
 	}
 	by, err := strconv.ParseInt(string(text), 10, 64)
 	if err != nil { // it is being written
-		return time.Now()
+		return now
 	}
-	return time.Now().Add(time.Duration(by))
+	return wallclock.Set(now, time.Duration(by))
 }
 
 // Sleep is that of internal/clock: who sets a clock does not end a sleep.
