@@ -218,6 +218,43 @@ func TestSnapshotGivesWayToABusyWriter(t *testing.T) {
 	}
 }
 
+// TestLongSQLiteWALOfAnIdleSource: a snapshot, and a comparison, does not make way for an
+// application that writes nothing, however long the SQLite WAL is that it has left.
+func TestLongSQLiteWALOfAnIdleSource(t *testing.T) {
+	path := makeSource(t, "PRAGMA journal_mode=WAL; CREATE TABLE t(v)")
+	app := openApp(t, path)
+	var later time.Duration
+	c, err := startWith(t, path, newMemoryLog(newLedger().visit), func(s *captureSetup) {
+		s.options.MaxSQLiteWAL = 256 << 10
+		s.clock = func() time.Time { return time.Now().Add(later) }
+	})
+	noError(t, err)
+	reader := openApp(t, path) // keeps the SQLite WAL as long as it is
+	noError(t, reader.OpenRead())
+	write := func() {
+		noError(t, app.Exec("INSERT INTO t SELECT randomblob(200000)"))
+		if n, err := c.poll(); err != nil || n != 1 {
+			t.Fatalf("%d transactions: %v", n, err)
+		}
+	}
+	pressed := func(held bool) bool {
+		later += 2 * lookAfter
+		noError(t, c.maintain(0, held))
+		return c.upkeep.pressed
+	}
+	write()
+	if pressed(false) || pressed(true) || pressed(true) {
+		t.Error("it makes way, and nobody writes")
+	}
+	write()
+	if !pressed(true) {
+		t.Error("it does not make way for who writes")
+	}
+	if pressed(false) || pressed(true) {
+		t.Error("the next one makes way, and nobody has written since")
+	}
+}
+
 // TestWaitersOutliveTerms: what ends a term and is found out by the next one is no
 // answer to a sync, nor to whoever asked for a snapshot.
 func TestWaitersOutliveTerms(t *testing.T) {

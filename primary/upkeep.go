@@ -34,7 +34,8 @@ type upkeep struct {
 	yielded   yield         // what the pin did about it
 	stuck     bool          // a checkpoint failed, which was reported
 	unnoted   string        // why a doubt could not be noted, which was reported
-	pressed   bool          // the SQLite WAL has passed half of its bound while a snapshot is read
+	free      int64         // bytes of the SQLite WAL when it was last seen before a snapshot was read; less, once it has started over
+	pressed   bool          // the SQLite WAL has passed half of its bound, and grows while a snapshot is read
 }
 
 // maintain keeps the SQLite WAL short. held says that a snapshot is being read,
@@ -177,7 +178,10 @@ func (c *capture) look(first bool) error {
 	// The file keeps its size when SQLite starts over; what counts is what it holds.
 	u, pageSize, most := &c.upkeep, int64(c.follower.view.pageSize), c.options.MaxSQLiteWAL
 	size := int64(m.Frames) * pageSize
-	u.pressed = u.held && size > most/2
+	if u.free = min(u.free, size); first || !u.held {
+		u.free = size
+	}
+	u.pressed = u.held && size > max(most/2, u.free)
 	if u.found = min(u.found, size); first {
 		u.found = size
 	}
