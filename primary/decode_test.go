@@ -473,3 +473,16 @@ func TestAppendKey(t *testing.T) {
 		}
 	}
 }
+
+// TestWrittenOver: a backup that is written over the source by SQLite comes as a transaction.
+// Rows of sqlite_schema with one number have nothing to do with each other then, and what
+// has the columns of sqlite_sequence does not become it, nor it that.
+func TestWrittenOver(t *testing.T) {
+	counted := "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO t DEFAULT VALUES"
+	plain := "CREATE TABLE t(id INTEGER PRIMARY KEY); CREATE TABLE u(name, seq); INSERT INTO u(rowid, name) VALUES(2, 3)"
+	s := newSubject(t, 1, counted)
+	for _, setup := range []string{plain, counted} {
+		s.path = newSubject(t, 1, setup).path
+		s.check(setup)
+	}
+}

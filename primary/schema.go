@@ -61,8 +61,11 @@ func (o *object) public() *cdc.SchemaObject {
 
 // kind tells objects apart of which one cannot become the other.
 func (o *object) kind() string {
-	if o.virtual() {
+	switch {
+	case o.virtual():
 		return "virtual table"
+	case o.row.Name == sequenceTable: // ALTER TABLE neither renames it nor anything to it
+		return sequenceTable
 	}
 	return o.row.Type
 }
