@@ -179,4 +179,22 @@ func TestClusterRace(t *testing.T) {
 	if !errors.Is(winner, io.EOF) || !errors.Is(loser, errFenced) {
 		t.Errorf("the winner ended with %v, the loser with %v", winner, loser)
 	}
+	getsMoreCopies(t, a.conn)
+}
+
+// getsMoreCopies checks that a stream has as many as are configured later.
+func getsMoreCopies(t *testing.T, c *Conn) {
+	t.Helper()
+	ctx := testContext(t)
+	s := c.Stream("alone", StreamConfig{Replicas: 3})
+	if err := errors.Join(c.Stream("alone", StreamConfig{}).Create(ctx, 1), s.Reconfigure(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	h, err := s.handle(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := h.CachedInfo().Config.Replicas; n != 3 {
+		t.Errorf("the stream has %d copies, want 3", n)
+	}
 }

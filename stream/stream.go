@@ -136,23 +136,36 @@ func (s *Stream) Create(ctx context.Context, first cdc.LSN) error {
 	return wrap(ctx, err, "create %s from record %d, max_bytes %d", s.Name(), first, s.cfg.MaxBytes)
 }
 
-// Reconfigure gives an existing stream the MaxBytes, Replicas and Compress of
-// s. It leaves the sequence alone. If there is something to change, a running
-// Publish ends with ErrSequence.
+// Reconfigure gives an existing stream the MaxBytes of s, if that has one, the Compress, and
+// no fewer than the Replicas, where the cluster is large enough. It leaves the sequence
+// alone. If there is something to change, a running Publish ends with ErrSequence.
 func (s *Stream) Reconfigure(ctx context.Context) error {
 	h, err := s.handle(ctx)
 	if err != nil {
 		return err
 	}
-	have, want := h.CachedInfo().Config, s.config(0)
-	if have.MaxBytes == want.MaxBytes && have.Replicas == want.Replicas && have.Compression == want.Compression {
-		return nil
-	}
 	// Start from what the server has: a FirstSeq that differs from the stored
 	// one purges everything below it at the next restart.
-	have.MaxBytes, have.Replicas, have.Compression = want.MaxBytes, want.Replicas, want.Compression
-	_, err = s.update(ctx, have)
-	return err
+	have := h.CachedInfo().Config
+	want := have
+	if s.cfg.MaxBytes > 0 {
+		want.MaxBytes = s.cfg.MaxBytes
+	}
+	want.Compression = s.config(0).Compression
+	if have.Replicas < s.cfg.Replicas {
+		more := want
+		more.Replicas = s.cfg.Replicas
+		var refused jetstream.JetStreamError
+		if _, err = s.update(ctx, more); !errors.As(err, &refused) {
+			return err
+		}
+		s.conn.log.Warn("the stream keeps fewer copies than it should", "stream", s.Name(), "replicas", have.Replicas, "want", s.cfg.Replicas, "err", err)
+	}
+	if have.MaxBytes != want.MaxBytes || have.Compression != want.Compression {
+		_, err = s.update(ctx, want)
+		return err
+	}
+	return nil
 }
 
 // update changes the configuration and moves the stream to a new subject, which

@@ -256,6 +256,7 @@ func TestCreateBeyondStore(t *testing.T) {
 	}
 }
 
+// TestReconfigure: a stream takes up what it is configured to be.
 func TestReconfigure(t *testing.T) {
 	ctx := testContext(t)
 	dir := t.TempDir()
@@ -286,6 +287,18 @@ func TestReconfigure(t *testing.T) {
 		t.Error(diff)
 	}
 	consume(t, s, 120, 150)
+
+	// More copies than there are servers, and no bound of its own: what can be done is done.
+	if err := s.conn.Stream("app", StreamConfig{Replicas: 3}).Reconfigure(ctx); err != nil {
+		t.Fatal(err)
+	}
+	h, err := s.handle(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := h.CachedInfo().Config; c.MaxBytes != before.MaxBytes || c.Replicas != 1 || c.Compression != jetstream.NoCompression {
+		t.Errorf("max_bytes %d, %d replicas, compression %s", c.MaxBytes, c.Replicas, c.Compression)
+	}
 }
 
 // A server that restarts on its store takes up where it was, for a publisher

@@ -17,8 +17,7 @@ import (
 // A published is a stream.Stream as a primary wants it.
 type published struct {
 	*stream.Stream
-	bounded  bool        // its bounds are ours to choose, and not those of servers
-	adjusted atomic.Bool // an existing stream has them
+	adjusted atomic.Bool // an existing stream is as the configuration has it
 }
 
 // State implements primary.Stream.
@@ -34,10 +33,10 @@ func (s *published) State(ctx context.Context) (primary.StreamState, error) {
 	}, nil
 }
 
-// Publish implements primary.Stream. The primary has seen that the stream is its own: the
-// bounds of another primary's are not ours to change.
+// Publish implements primary.Stream. The primary has seen that the stream is its own: that
+// of another primary is not ours to change.
 func (s *published) Publish(ctx context.Context, after cdc.LSN, next func(context.Context) ([]byte, cdc.LSN, error), acked func(cdc.LSN)) error {
-	if s.bounded && !s.adjusted.Load() {
+	if !s.adjusted.Load() {
 		if err := s.Reconfigure(ctx); err != nil {
 			return err
 		}

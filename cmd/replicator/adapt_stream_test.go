@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 
@@ -34,14 +36,22 @@ func embedded(t *testing.T) (context.Context, *stream.Conn) {
 }
 
 // TestForeignStreamKeepsItsBounds: a primary that only looks at a stream, which may turn
-// out to be another's, changes nothing of it. One that publishes gives it its own bounds.
+// out to be another's, changes nothing of it. One that publishes gives it its own bounds,
+// if it has any.
 func TestForeignStreamKeepsItsBounds(t *testing.T) {
+	for _, configured := range []int64{8 << 20, 0} {
+		t.Run(fmt.Sprint(configured), func(t *testing.T) { publishBounded(t, configured) })
+	}
+}
+
+func publishBounded(t *testing.T, configured int64) {
 	ctx, conn := embedded(t)
-	const before, configured = 64 << 20, 8 << 20
+	const before = 64 << 20
+	after := cmp.Or(configured, before)
 	if err := conn.Stream("app", stream.StreamConfig{MaxBytes: before}).Create(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
-	s := &published{Stream: conn.Stream("app", stream.StreamConfig{MaxBytes: configured}), bounded: true}
+	s := &published{Stream: conn.Stream("app", stream.StreamConfig{MaxBytes: configured})}
 	if state, err := s.State(ctx); err != nil || state.MaxBytes != before {
 		t.Errorf("after a look max_bytes is %d, want %d; %v", state.MaxBytes, before, err)
 	}
@@ -50,7 +60,7 @@ func TestForeignStreamKeepsItsBounds(t *testing.T) {
 	if !errors.Is(err, enough) {
 		t.Errorf("publish: %v", err)
 	}
-	if state, err := s.State(ctx); err != nil || state.MaxBytes != configured {
-		t.Errorf("after a publication max_bytes is %d, want %d; %v", state.MaxBytes, configured, err)
+	if state, err := s.State(ctx); err != nil || state.MaxBytes != after {
+		t.Errorf("after a publication max_bytes is %d, want %d; %v", state.MaxBytes, after, err)
 	}
 }

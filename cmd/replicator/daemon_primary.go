@@ -29,10 +29,9 @@ const heartbeatEvery = 500 * time.Millisecond
 // A primaryDaemon is a running primary.
 type primaryDaemon struct {
 	daemon
-	cfg     config.Primary
-	bounded bool // the streams have a bound of ours
-	node    *primaryNode
-	url     string // of the embedded server; "" when NATS is elsewhere
+	cfg  config.Primary
+	node *primaryNode
+	url  string // of the embedded server; "" when NATS is elsewhere
 }
 
 // startPrimary starts everything a primary consists of. The caller stops the
@@ -84,10 +83,9 @@ func (d *primaryDaemon) autoSizes() error {
 	c.ChangeLog.MaxSize = autoChangeLog(c.ChangeLog.MaxSize, free)
 	c.Snapshot.MaxHeld = autoHeld(c.Snapshot.MaxHeld, free)
 	if c.NATS.IsEmbedded() {
-		err = d.boundStreams()
+		return d.boundStreams()
 	}
-	d.bounded = c.Stream.MaxBytes != 0
-	return err
+	return nil
 }
 
 // boundStreams bounds the streams by the room in the embedded server's store, which may be
@@ -236,7 +234,7 @@ func (d *primaryDaemon) serve(ctx context.Context) error {
 func (d *primaryDaemon) database(i int, sources *primary.Sources, packer *cdc.Packer) (*sourceDatabase, error) {
 	c := d.cfg.WithInherited(i)
 	o := pipelineOptions(d.cfg, i)
-	o.Stream = &published{Stream: d.conn.Stream(c.Name, streamConfig(d.cfg)), bounded: d.bounded}
+	o.Stream = &published{Stream: d.conn.Stream(c.Name, streamConfig(d.cfg))}
 	o.Snapshots = snapshotStore(d.conn, d.cfg.Snapshot.Store, d.cfg.Snapshot.Dir, c.Name, d.cfg.NATS.Replicas)
 	if d.cfg.Snapshot.Store == config.StoreDir { // a folder that is not mounted holds no snapshots, and is to hold none
 		o.Snapshots = snapshot.NewDirAt(filepath.Join(d.cfg.Snapshot.Dir, c.Name), filepath.Join(o.Dir, "store.json"))
