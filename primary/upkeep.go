@@ -16,7 +16,8 @@ const (
 	idleTurnover = time.Second // without a write until a long SQLite WAL is made free to start over
 	leaveLock0   = 32          // frames of a new generation after which the pin leaves lock 0
 	maxBackOff   = 2 * time.Second
-	overdue      = 4 // times TurnoverBytes, from which a turnover loses no time
+	longStall    = time.Second // of writers, which is reported
+	overdue      = 4           // times TurnoverBytes, from which a turnover loses no time
 )
 
 // An upkeep decides when the pin moves and when the SQLite WAL is turned over.
@@ -122,13 +123,16 @@ type yield struct {
 // turnover tries one and, when another reader is in the way, tries later and
 // later: each try costs the writers a stall.
 func (c *capture) turnover(force bool) error {
-	u := &c.upkeep
-	before := c.follower.stats.Unfinished
+	u, stats := &c.upkeep, &c.follower.stats
+	before, waited := stats.Unfinished, stats.Stalls.Sum
 	_, _ = c.sight() // afterwards it would be the checkpoint. The next look tells of an error
 	if err := c.follower.turnover(force, uint32(overdue*c.options.TurnoverBytes/int64(c.follower.view.pageSize))); err != nil {
 		return err
 	}
-	if c.follower.stats.Unfinished == before {
+	if waited = stats.Stalls.Sum - waited; waited >= longStall {
+		c.logger.Warn("the disk kept writers waiting for a checkpoint", "path", c.src.path, "for", waited)
+	}
+	if stats.Unfinished == before {
 		u.backOff, u.notBefore = 0, time.Time{}
 		return nil
 	}
