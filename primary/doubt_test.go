@@ -93,6 +93,42 @@ func TestDoubtOutlivesAStop(t *testing.T) {
 	}
 }
 
+// TestStateOfADoubt: while what an inspection has found is compared, the database is no failed
+// one.
+func TestStateOfADoubt(t *testing.T) {
+	t.Parallel()
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, foreign, _ := proved(t)
+			b.end()
+			state := make(chan string, 1)
+			b.edit = func(o *Options) {
+				o.Replay = func(string, snapshot.Manifest) (Replayer, error) {
+					select {
+					case state <- b.p.Status().State:
+					default: // the first one counts
+					}
+					return tally{new(int)}, nil
+				}
+			}
+			b.start()
+			b.known()
+			noError(t, b.p.summer.inspect(b.ctx))
+			fault(b, foreign)
+			noError(t, b.p.summer.inspect(b.ctx))
+			select {
+			case got := <-state:
+				if got != StateResyncing {
+					t.Errorf("it is %s", got)
+				}
+			case <-b.ctx.Done():
+				t.Errorf("nothing is compared: %+v", b.p.Status())
+			}
+		})
+	}
+}
+
 // A stumblingFS fails the next write to a file, once, while armed.
 type stumblingFS struct {
 	durable.OS

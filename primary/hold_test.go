@@ -196,9 +196,9 @@ func TestTrimStopsAtWhatIsPublished(t *testing.T) {
 func TestTrimBesideADamagedManifest(t *testing.T) {
 	b := newBench(t, oneTable)
 	b.edit = func(o *Options) { o.Snapshot.Keep = 1 }
+	noError(t, b.store.Put(b.ctx, "00000000000000000001-0000000000000000/manifest.json", []byte("torn")))
 	b.start()
 	b.awaitSnapshot(b.sync().LSN)
-	noError(t, b.store.Put(b.ctx, "00000000000000000001-0000000000000000/manifest.json", []byte("torn")))
 	b.write(3)
 	if at := b.snapshot(); b.streamFirst() != at {
 		t.Errorf("the stream begins at %d, the only snapshot that can be read is at %d", b.streamFirst(), at)

@@ -204,7 +204,10 @@ func (b *statusBoard) word(needSnapshot bool) (string, error) {
 		return StateOffline, capture
 	case errors.Is(capture, errAbsent):
 		return StateWaiting, capture
-	case errors.Is(capture, errLost), errors.Is(capture, errReplaced), errors.Is(capture, errMissed):
+	case errors.Is(capture, errReservedName): // until it goes
+		return StateFailed, capture
+	case errors.Is(capture, errLost), errors.Is(capture, errReplaced), errors.Is(capture, errMissed),
+		errors.Is(capture, errPastSQLite), errors.Is(capture, errUndecodable):
 		return StateResyncing, capture
 	case capture != nil:
 		return StateFailed, capture
