@@ -188,6 +188,14 @@ func (n *node) start() {
 	})
 }
 
+// stacks ends the daemon, if it runs, and lets it say what it was doing.
+func (n *node) stacks() {
+	for _, s := range []syscall.Signal{syscall.SIGCONT, syscall.SIGQUIT} {
+		_ = n.p.cmd.Process.Signal(s) // it may have ended
+	}
+	_ = n.p.wait()
+}
+
 // stop ends the daemon as a service manager does. One that the signal ended before
 // it had said anything had not come to its main yet.
 func (n *node) stop() {

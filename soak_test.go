@@ -26,6 +26,11 @@ func TestSoak(t *testing.T) {
 	}
 	s := newSoak(t)
 	s.start()
+	defer func() {
+		if t.Failed() {
+			s.primary.stacks()
+		}
+	}()
 	s.replicas = []*node{s.replica}
 	s.converge("at the start")
 	r := seeded(*soakSeed, 3)

@@ -228,13 +228,14 @@ func (w *workload) exec(sql string, args ...any) bool {
 		return false
 	}
 	w.note(literally(sql, args) + ";")
+	began := time.Now()
 	err := w.c.Exec(sql, args...)
 	if err == nil {
 		return true
 	}
 	var e *sqlite.Error
 	if !errors.As(err, &e) || !slices.Contains(refusals, e.Code) {
-		w.must(fmt.Errorf("%s: %w", abridge(sql), err))
+		w.must(fmt.Errorf("%s: after %s: %w", abridge(sql), time.Since(began), err))
 		return false
 	}
 	w.note("-- refused: " + e.Message)
