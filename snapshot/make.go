@@ -10,9 +10,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// cleanupTime bounds the removal of chunks after a failed Make; Retain finds
-// what is left.
-const cleanupTime = 30 * time.Second
+// cleanupTime bounds the removal of chunks after a failed Make, and stopTime after one
+// that was cancelled, for whose end somebody waits; Retain finds what is left.
+const (
+	cleanupTime = 30 * time.Second
+	stopTime    = 3 * time.Second
+)
 
 // Make copies src into the store as a new snapshot and returns its manifest.
 // m carries what [Manifest] says; its other members are ignored. When Make fails no snapshot is listed, and the chunks it wrote are
@@ -182,7 +185,11 @@ func (k *maker) publish(ctx context.Context) error {
 // a Put that failed may have happened; as long as it may be there, the chunks
 // stay, and the snapshot is whole.
 func (k *maker) undo(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	patience := cleanupTime
+	if ctx.Err() != nil {
+		patience = stopTime
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	if err := remove(ctx, k.store, manifestOf(k.m.ID)); err != nil {
 		return err
