@@ -307,7 +307,7 @@ func (s *Server) prepare() (*durable.Lock, error) {
 	if err := os.MkdirAll(s.o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("stream: embedded server: store folder: %w", err)
 	}
-	lock, err := durable.LockDir(s.o.Dir)
+	lock, err := durable.LockAs(s.o.Dir, "nats.lock") // data_dir, which has a lock of its own, may be the same
 	if err != nil {
 		return nil, fmt.Errorf("stream: embedded server: nats.store_dir: %w", err)
 	}

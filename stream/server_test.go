@@ -55,6 +55,11 @@ func TestPortInUse(t *testing.T) {
 // TestStoreInUse: two servers in one folder would take each other's streams for their own.
 func TestStoreInUse(t *testing.T) {
 	dir := t.TempDir()
+	data, err := durable.LockDir(dir) // it may be the data directory, too
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = data.Close() })
 	_, stop := startServer(t, ServerOptions{Dir: dir})
 	s, err := NewServer(ServerOptions{Name: "test", Dir: dir, Logger: quiet()})
 	if err != nil {

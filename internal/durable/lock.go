@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrLocked is wrapped by the error of [LockDir] when somebody has the lock already.
+// ErrLocked is wrapped by the error of [LockDir] and [LockAs] when somebody has the lock already.
 var ErrLocked = errors.New("another replicator")
 
 // A Lock is held until Close or until the process ends, however it ends.
@@ -20,8 +20,12 @@ type Lock struct{ file *os.File }
 // LockDir takes the lock of a directory, dir/lock, without waiting. The
 // file holds the process id of its owner for people and is never removed: to
 // remove it would let two owners in.
-func LockDir(dir string) (*Lock, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+func LockDir(dir string) (*Lock, error) { return LockAs(dir, "lock") }
+
+// LockAs is LockDir with another name of the file, for one of several uses that a
+// directory may have at a time.
+func LockAs(dir, name string) (*Lock, error) {
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("durable: lock directory: %w", err)
 	}
