@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -158,17 +159,20 @@ func only(method string, h http.HandlerFunc) http.Handler {
 	})
 }
 
-// swallow reads the body of a request, which none needs and some clients send. As long as
-// it is not read, an answer waits for it, and nobody hears that the client has gone.
+// swallow reads the body of a request, which none but that for symbols needs and some
+// clients send. As long as it is not read, an answer waits for it, and nobody hears that
+// the client has gone.
 func swallow(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength == 0 {
 		return nil
 	}
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Now().Add(headerTimeout)) // a recorder in a test has none
-	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBodyBytes)); err != nil {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	if err != nil {
 		return fmt.Errorf("the request needs no body, and the one that it has does not come, or not within %d bytes: %w", maxBodyBytes, err)
 	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	_ = c.SetReadDeadline(time.Time{})
 	return nil
 }

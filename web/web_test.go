@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -354,8 +355,14 @@ func TestRefusesOtherSites(t *testing.T) {
 func TestPprofOnRequest(t *testing.T) {
 	o := options(&node{})
 	o.Pprof = true
-	if code, _ := do(t, newServer(t, o), "GET", "/debug/pprof/cmdline"); code != 200 {
+	s := newServer(t, o)
+	if code, _ := do(t, s, "GET", "/debug/pprof/cmdline"); code != 200 {
 		t.Errorf("status %d", code)
+	}
+	asked := fmt.Sprintf("%#x", reflect.ValueOf(web.New).Pointer())
+	r, w := httptest.NewRequest("POST", "/debug/pprof/symbol", strings.NewReader(asked)), httptest.NewRecorder()
+	if s.ServeHTTP(w, r); !strings.Contains(w.Body.String(), asked+" ") {
+		t.Errorf("what is at %s: %q", asked, w.Body)
 	}
 }
 
