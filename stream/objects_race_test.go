@@ -191,6 +191,36 @@ func TestPutCutShort(t *testing.T) {
 	}
 }
 
+// TestPutWithoutAcknowledgement: nothing is kept of it in memory for an acknowledgement
+// that never comes, as where a server of a cluster dies with what it was sent.
+func TestPutWithoutAcknowledgement(t *testing.T) {
+	ctx := testContext(t)
+	c := testConn(t)
+	o := c.Objects("app", 1)
+	if err := o.Put(ctx, "first", []byte("x")); err != nil { // with it there is a bucket
+		t.Fatal(err)
+	}
+	h, err := c.js.Stream(ctx, o.stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mute := h.CachedInfo().Config
+	mute.NoAck = true
+	if _, err := c.js.UpdateStream(ctx, mute); err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithCancel(ctx)
+	if _, err := c.nc.Subscribe(o.message(">"), func(*nats.Msg) { cancel() }); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Put(short, "n", []byte("x")); !errors.Is(err, context.Canceled) {
+		t.Errorf("Put: %v, want that it was cancelled", err)
+	}
+	if n := c.js.PublishAsyncPending(); n > 0 {
+		t.Errorf("%d messages are kept", n)
+	}
+}
+
 // TestDeleteCutShort: of an object whose deletion came to no end nothing is listed as if it
 // were there.
 func TestDeleteCutShort(t *testing.T) {

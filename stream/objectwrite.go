@@ -54,6 +54,11 @@ func (o *Objects) put(ctx context.Context, h jetstream.Stream, name string, data
 // send sends data in messages of size bytes. After an error it has taken them back, if NATS
 // has answered.
 func (o *Objects) send(ctx context.Context, h jetstream.Stream, subject string, data []byte, size int) (err error) {
+	js, err := jetstream.New(o.conn.nc)
+	if err != nil {
+		return err
+	}
+	defer js.CleanupPublisher() // else it keeps data for as long as an acknowledgement is missing
 	patience, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
 	defer context.AfterFunc(ctx, func() {
@@ -70,7 +75,7 @@ func (o *Objects) send(ctx context.Context, h jetstream.Stream, subject string, 
 			break
 		}
 		var ack jetstream.PubAckFuture // one that is tried again would come behind the next
-		if ack, err = o.conn.js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: part}, jetstream.WithRetryAttempts(0)); err != nil {
+		if ack, err = js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: part}, jetstream.WithRetryAttempts(0)); err != nil {
 			o.conn.parts.leave(place)
 			break
 		}
