@@ -14,7 +14,7 @@ import (
 // suffer turns what ended a step into a state and waits until it is time to try
 // again. It returns an error only when ctx has ended.
 func (r *Replica) suffer(ctx context.Context, err error) error {
-	again := r.board.trouble(err)
+	again := r.board.trouble(err) && r.pause.last > 0 // since the last commit
 	var final bool
 	var exit *exitError
 	switch {

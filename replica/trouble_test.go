@@ -419,3 +419,30 @@ func TestTroubleThatLastsIsTold(t *testing.T) {
 		t.Errorf("status %+v", s)
 	}
 }
+
+// TestTroubleThatComesAgain: what was over in between is news, and no trouble that lasts.
+func TestTroubleThatComesAgain(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a)")
+	g.o.SpoolDir = filepath.Join(t.TempDir(), "spool")
+	told := 0
+	g.on("replica stopped applying", func() {
+		told++
+		must(t, os.Mkdir(g.o.SpoolDir, 0o700))
+	})
+	g.on("replica is offline", func() {
+		t.Error("offline at the first try")
+		must(t, os.Mkdir(g.o.SpoolDir, 0o700))
+	})
+	g.on("replica file open", func() { g.r.a.spool.limit = 0 })
+	g.start()
+	g.wait()
+	for i := range 3 {
+		must(t, os.Remove(g.o.SpoolDir))
+		g.step(fmt.Sprintf("INSERT INTO t VALUES(%d)", i))
+		g.equal()
+	}
+	must(t, ignoreCanceled(g.stop()))
+	if told != 3 {
+		t.Errorf("told %d times, want 3", told)
+	}
+}
