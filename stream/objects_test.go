@@ -70,6 +70,31 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+// TestObjectsOfTheClient: what is put here the client of NATS reads, and so its command,
+// and the other way round.
+func TestObjectsOfTheClient(t *testing.T) {
+	ctx := testContext(t)
+	c := testConn(t)
+	o := c.Objects("app", 1)
+	data := bytes.Repeat([]byte("0123456789"), objectChunk/5)
+	if err := o.Put(ctx, "ours", data); err != nil {
+		t.Fatal(err)
+	}
+	client, err := c.js.ObjectStore(ctx, o.bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := client.GetBytes(ctx, "ours"); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the client reads %d bytes, %v", len(got), err)
+	}
+	if _, err := client.PutBytes(ctx, "theirs", data); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := o.Get(ctx, "theirs"); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("of the client's object %d bytes are read, %v", len(got), err)
+	}
+}
+
 func TestObjectsNone(t *testing.T) {
 	ctx := testContext(t)
 	o := testConn(t).Objects("app", 1)
