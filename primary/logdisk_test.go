@@ -75,7 +75,7 @@ func TestChangeLogDiskInTrouble(t *testing.T) {
 		{"write fails", "write", durable.Fault{Err: syscall.EIO}, StateFailed},
 		{"write fails although it happened", "write", durable.Fault{Err: syscall.EIO, Happened: true}, StateFailed},
 		{"no space after a short write", "write", durable.Fault{Err: syscall.ENOSPC, Wrote: 77}, StateDiskFull},
-		{"no space for a segment", "open", durable.Fault{Err: syscall.ENOSPC}, StateDiskFull},
+		{"no space for a segment", "create", durable.Fault{Err: syscall.ENOSPC}, StateDiskFull},
 		{"a segment's entry is not synced", "syncdir", durable.Fault{Err: syscall.EIO}, StateFailed},
 		{"a segment's entry is synced and an error given", "syncdir", durable.Fault{Err: syscall.EIO, Happened: true}, StateFailed},
 	} {
@@ -94,38 +94,37 @@ func TestChangeLogDiskInTrouble(t *testing.T) {
 			write()
 			before := b.sync()
 
-			var once sync.Once
-			said := make(chan Status, 1)
-			struck := make(chan struct{})
+			calm, strike := context.WithCancel(b.ctx)
+			defer strike()
+			reopened, heal := make(chan struct{}), make(chan struct{})
+			var first, next sync.Once
 			fs.Inject(func(call durable.Call) (f durable.Fault) {
-				if call.Op == c.op {
-					once.Do(func() { f = c.fault; close(struck) })
+				switch call.Op {
+				case c.op:
+					first.Do(func() { f = c.fault; strike() })
+				case "mkdir": // the next opening: until then what has happened is the state
+					next.Do(func() { close(reopened) })
+					select {
+					case <-heal:
+					case <-b.ctx.Done():
+					}
 				}
 				return f
 			})
-			go func() { // until the next opening it is the state
-				<-struck
-				for b.ctx.Err() == nil {
-					if s := b.p.Status(); s.State == c.state {
-						said <- s
-						return
-					}
-				}
-			}()
-			for waiting := true; waiting; {
-				select {
-				case s := <-said:
-					waiting = false
-					if !strings.Contains(s.Error, c.fault.Err.Error()) {
-						t.Errorf("it says %q", s.Error)
-					}
-				case <-b.ctx.Done():
-					t.Fatalf("it does not say that it is %s: %+v", c.state, b.p.Status())
-				default:
-					write()
-				}
+			for calm.Err() == nil {
+				write()
+				_, _ = b.p.Sync(calm) // ends as the fault strikes
+			}
+			select {
+			case <-reopened:
+			case <-b.ctx.Done():
+				t.Fatalf("the change log is not opened again: %+v", b.p.Status())
+			}
+			if s := b.p.Status(); s.State != c.state || !strings.Contains(s.Error, c.fault.Err.Error()) {
+				t.Errorf("it is %s and says %q", s.State, s.Error)
 			}
 			fs.Inject(nil)
+			close(heal)
 			write()
 			at := b.sync()
 			if s := b.p.Status(); s.State != StateStreaming || s.Error != "" {

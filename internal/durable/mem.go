@@ -55,7 +55,7 @@ func NewMem() *Mem {
 
 // A Call is a call that is about to happen.
 type Call struct {
-	Op   string // open, read, write, sync, truncate, rename, remove, mkdir or syncdir
+	Op   string // open, create (an open that may), read, write, sync, truncate, rename, remove, readdir, mkdir or syncdir
 	Name string
 	Size int // bytes of a write
 }
@@ -110,7 +110,11 @@ func (m *Mem) do(op, name string, call func() error) error {
 func (m *Mem) Open(name string, flag int) (File, error) {
 	name = filepath.Clean(name)
 	var f *memFile
-	err := m.do("open", name, func() error {
+	op := "open"
+	if flag&os.O_CREATE != 0 {
+		op = "create"
+	}
+	err := m.do(op, name, func() error {
 		node := m.names[name]
 		switch {
 		case node == nil && flag&os.O_CREATE == 0, node == nil && !m.dirs[filepath.Dir(name)]:
