@@ -112,8 +112,12 @@ func (c *capture) awaitBase(ctx context.Context, tail cdc.Tail) (b *base, err er
 }
 
 // passes reports whether err may be gone at the next try: NATS does not answer, or has
-// not been asked yet, or a disk, a mount or this machine is in trouble.
+// not been asked yet, or a disk, a mount or this machine is in trouble. What the change log
+// has lost does not come back.
 func passes(err error) bool {
+	if errors.Is(err, errNoResync) {
+		return false
+	}
 	if condition(err) == "unavailable" || errors.Is(err, errUncompared) {
 		return true
 	}

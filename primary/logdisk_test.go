@@ -13,6 +13,7 @@ import (
 
 	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/durable"
+	"github.com/sqlite-replicator/replicator/snapshot"
 	"github.com/sqlite-replicator/replicator/wal"
 )
 
@@ -192,5 +193,38 @@ func TestChangeLogHasABadSector(t *testing.T) {
 			t.Errorf("it began at %v and is at %v", before, now)
 		}
 		b.end()
+	}
+}
+
+// TestResyncBesideABadSector: a bad sector does not keep a source waiting that has to be compared.
+// A snapshot above it leads on, and where there is none, a break does.
+func TestResyncBesideABadSector(t *testing.T) {
+	for name, above := range map[string]bool{"below the newest snapshot": true, "above it": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, oneTable)
+			disk := &rottenFS{}
+			b.edit = func(o *Options) {
+				o.ChangeLog.FS, o.ChangeLog.SegmentBytes, o.Snapshot.Keep = disk, 2<<10, 9
+				o.Replay = func(string, snapshot.Manifest) (Replayer, error) { return noReplay{}, nil }
+			}
+			b.start()
+			b.write(2)
+			b.snapshot()
+			b.write(20)
+			if above {
+				b.snapshot()
+			}
+			b.end()
+			segments := b.segments()
+			disk.name = segments[len(segments)/2]
+			b.reconnect() // which leaves doubt
+			b.start()
+			b.sync()
+			if got := b.has(cdc.Break); got == above {
+				t.Errorf("a break: %t", got)
+			}
+			b.end()
+		})
 	}
 }

@@ -256,6 +256,10 @@ func (p *Pipeline) snapshotsBelow(ctx context.Context, log *wal.Log, at cdc.Posi
 			continue
 		}
 		broken, err := lastBreak(ctx, log, m.Position.LSN+1)
+		if unreadable(err) { // and so no older one leads on either
+			unusable = errors.Join(unusable, asNoResync(ctx, err))
+			break
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -341,6 +345,9 @@ func (p *Pipeline) replay(ctx context.Context, log *wal.Log, path string, m snap
 		defer func() { _ = r.Close() }() // reading only
 		for lsn := m.Position.LSN + 1; lsn <= at.LSN; lsn++ {
 			rec, _, err := r.Next(ctx)
+			if unreadable(err) {
+				return asNoResync(ctx, err)
+			}
 			if err != nil {
 				return err
 			}
