@@ -1,10 +1,12 @@
 package primary
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -203,6 +205,44 @@ func TestTrimBesideADamagedManifest(t *testing.T) {
 	if at := b.snapshot(); b.streamFirst() != at {
 		t.Errorf("the stream begins at %d, the only snapshot that can be read is at %d", b.streamFirst(), at)
 	}
+}
+
+// A stubbornStore deletes nothing while it is told so.
+type stubbornStore struct {
+	snapshot.Store
+	refuses atomic.Bool
+}
+
+func (s *stubbornStore) Delete(ctx context.Context, name string) error {
+	if s.refuses.Load() {
+		return fakeCondition("unavailable")
+	}
+	return s.Store.Delete(ctx, name)
+}
+
+// TestDeletedLaterBesideADamagedManifest: nor does it keep what could not be deleted at first
+// from being deleted.
+func TestDeletedLaterBesideADamagedManifest(t *testing.T) {
+	b := newBench(t, oneTable)
+	b.edit = func(o *Options) { o.Snapshot.Keep = 1 }
+	store := &stubbornStore{Store: b.store}
+	b.store = store
+	noError(t, store.Put(b.ctx, "00000000000000000001-0000000000000000/manifest.json", []byte("torn")))
+	b.start()
+	first := b.awaitSnapshot(b.sync().LSN)
+	there := func() bool {
+		names, err := store.List(b.ctx, first.ID+"/")
+		noError(t, err)
+		return len(names) > 0
+	}
+	b.write(3)
+	store.refuses.Store(true)
+	b.snapshot()
+	if !there() {
+		t.Fatal("nothing is tested")
+	}
+	store.refuses.Store(false)
+	noError(t, b.p.changed.wait(b.ctx, func() bool { return !there() })) // each tick notifies
 }
 
 // TestAckHistory: NATS acknowledges before it fsyncs. What counts is what it had

@@ -35,7 +35,7 @@ func (s *snapshotter) trim(ctx context.Context) {
 		},
 	})
 	// A snapshot that cannot be read is left alone, and changes nothing for the others.
-	done := err == nil || oldest > 0 && (errors.Is(err, snapshot.ErrDamaged) || errors.Is(err, snapshot.ErrVersion))
+	done := err == nil || oldest > 0 && !errors.Is(err, snapshot.ErrLeft)
 	if oldest > 0 {
 		purged, failed := s.purge(ctx, oldest)
 		done, err = done && purged, errors.Join(err, failed)

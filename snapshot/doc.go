@@ -44,6 +44,10 @@ var ErrGone = errors.New("snapshot: no longer there")
 // remedy is to upgrade the reader; the snapshot is fine.
 var ErrVersion = errors.New("snapshot: unknown version")
 
+// ErrLeft is wrapped by errors of Retain about what was to go and may be there still. Another
+// call goes on.
+var ErrLeft = errors.New("snapshot: not all was deleted")
+
 // ErrNone is wrapped when a store has no snapshot as new as was asked for.
 var ErrNone = errors.New("snapshot: none found")
 

@@ -45,7 +45,8 @@ type Retention struct {
 // chunks. An incomplete one does not count towards Keep; as long as it is newer
 // than the last that does, it is left alone and reported. Manifests that cannot
 // be read, and names that are not of a snapshot, are left alone too. The error
-// joins all that went wrong; the results are right in spite of it.
+// joins all that went wrong, and wraps ErrLeft if something could not be deleted; the
+// results are right in spite of it.
 func Retain(ctx context.Context, store Store, r Retention) (deleted []Manifest, oldest cdc.LSN, err error) {
 	if r.Keep < 1 {
 		return nil, 0, fmt.Errorf("snapshot: retain: keep is %d, want at least 1", r.Keep)
@@ -67,17 +68,20 @@ func Retain(ctx context.Context, store Store, r Retention) (deleted []Manifest, 
 	}
 	groups := groupNames(names)
 	drop, oldest, derr := r.choose(ctx, list, stale, groups)
-	errs := []error{err, derr}
+	var left []error
 	for _, m := range drop {
 		if err := remove(ctx, store, manifestOf(m.ID)); err != nil {
-			errs = append(errs, err)
+			left = append(left, err)
 			continue
 		}
 		deleted = append(deleted, m)
-		errs = append(errs, removeAll(ctx, store, m.ID))
+		left = append(left, removeAll(ctx, store, m.ID))
 	}
-	errs = append(errs, r.sweep(ctx, store, groups))
-	return deleted, oldest, errors.Join(errs...)
+	left = append(left, r.sweep(ctx, store, groups))
+	if failed := errors.Join(left...); failed != nil {
+		derr = errors.Join(derr, fmt.Errorf("%w: %w", ErrLeft, failed))
+	}
+	return deleted, oldest, errors.Join(err, derr)
 }
 
 // groupNames sorts the names of objects by snapshot.
