@@ -102,30 +102,40 @@ func TestStateOfADoubt(t *testing.T) {
 			t.Parallel()
 			b, foreign, _ := proved(t)
 			b.end()
-			state := make(chan string, 1)
-			b.edit = func(o *Options) {
-				o.Replay = func(string, snapshot.Manifest) (Replayer, error) {
-					select {
-					case state <- b.p.Status().State:
-					default: // the first one counts
-					}
-					return tally{new(int)}, nil
-				}
-			}
+			compared := b.resyncing()
 			b.start()
 			b.known()
 			noError(t, b.p.summer.inspect(b.ctx))
 			fault(b, foreign)
 			noError(t, b.p.summer.inspect(b.ctx))
-			select {
-			case got := <-state:
-				if got != StateResyncing {
-					t.Errorf("it is %s", got)
-				}
-			case <-b.ctx.Done():
-				t.Errorf("nothing is compared: %+v", b.p.Status())
-			}
+			compared()
 		})
+	}
+}
+
+// resyncing gives a function that waits until the source is compared, and checks that it is
+// said to be resyncing then.
+func (b *bench) resyncing() (compared func()) {
+	state := make(chan string, 1)
+	b.edit = func(o *Options) {
+		o.Replay = func(string, snapshot.Manifest) (Replayer, error) {
+			select {
+			case state <- b.p.Status().State:
+			default: // the first one counts
+			}
+			return tally{new(int)}, nil
+		}
+	}
+	return func() {
+		b.t.Helper()
+		select {
+		case got := <-state:
+			if got != StateResyncing {
+				b.t.Errorf("it is %s", got)
+			}
+		case <-b.ctx.Done():
+			b.t.Errorf("nothing is compared: %+v", b.p.Status())
+		}
 	}
 }
 

@@ -42,3 +42,16 @@ func TestHeaderChanges(t *testing.T) {
 		})
 	}
 }
+
+// TestStateOfAHeaderChange: while it is found out that nothing can be compared, the database
+// is no failed one.
+func TestStateOfAHeaderChange(t *testing.T) {
+	b := newBench(t, oneTable)
+	compared := b.resyncing()
+	b.start()
+	b.awaitSnapshot(b.sync().LSN)
+	if out, err := exec.CommandContext(b.ctx, "sqlite3", b.path, ".filectrl reserve_bytes 8", "VACUUM").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	compared()
+}

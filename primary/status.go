@@ -207,7 +207,7 @@ func (b *statusBoard) word(needSnapshot bool) (string, error) {
 	case errors.Is(capture, errReservedName): // until it goes
 		return StateFailed, capture
 	case errors.Is(capture, errLost), errors.Is(capture, errReplaced), errors.Is(capture, errMissed),
-		errors.Is(capture, errPastSQLite), errors.Is(capture, errUndecodable):
+		errors.Is(capture, errPastSQLite), errors.Is(capture, errUndecodable), errors.Is(capture, errHeaderChanged):
 		return StateResyncing, capture
 	case capture != nil:
 		return StateFailed, capture
