@@ -59,15 +59,8 @@ func (o *Objects) send(ctx context.Context, h jetstream.Stream, subject string, 
 		return err
 	}
 	defer js.CleanupPublisher() // else it keeps data for as long as an acknowledgement is missing
-	patience, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	patience, giveUp := outlasting(ctx)
 	defer giveUp()
-	defer context.AfterFunc(ctx, func() {
-		select {
-		case <-time.After(drainAtEnd):
-			giveUp()
-		case <-patience.Done():
-		}
-	})()
 	g, sending := errgroup.WithContext(ctx)
 	for part := range slices.Chunk(data, size) {
 		var place flight

@@ -202,15 +202,8 @@ func (p *publication) send(ctx context.Context, after cdc.LSN, next func(context
 // nothing of this publication reaches the stream later.
 func (p *publication) collect(ctx context.Context, stop context.CancelCauseFunc, acked func(cdc.LSN)) (failed error) {
 	openGate := sync.OnceFunc(func() { close(p.open) })
-	patience, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	patience, giveUp := outlasting(ctx)
 	defer giveUp()
-	defer context.AfterFunc(ctx, func() {
-		select {
-		case <-time.After(drainAtEnd):
-			giveUp()
-		case <-patience.Done():
-		}
-	})()
 	for m := range p.sent {
 		err := p.await(patience, m)
 		p.window.leave(m.flight)
@@ -227,6 +220,20 @@ func (p *publication) collect(ctx context.Context, stop context.CancelCauseFunc,
 		}
 	}
 	return failed
+}
+
+// outlasting gives a context that ends drainAtEnd after ctx, or when end is called, which
+// must be: for what was sent before ctx ended and may still be answered.
+func outlasting(ctx context.Context) (patience context.Context, end func()) {
+	patience, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(drainAtEnd):
+			giveUp()
+		case <-patience.Done():
+		}
+	})
+	return patience, func() { stop(); giveUp() }
 }
 
 // await waits for one acknowledgement. The client ends the wait after
