@@ -244,8 +244,10 @@ func (p *Pipeline) term(ctx context.Context, log *wal.Log) (err error) {
 		c.orderly = ctx.Err() != nil && err == ctx.Err()
 		end(err)
 		p.capturing.Store(false)
-		p.snapshots.interrupt(err)
-		p.summer.interrupt(err)
+		if !c.orderly { // else their contexts end, too, which is how they know a stop from a failure
+			p.snapshots.interrupt(err)
+			p.summer.interrupt(err)
+		}
 		c.frozen.Wait()
 		err = errors.Join(err, c.close())
 	}()
