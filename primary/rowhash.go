@@ -77,7 +77,7 @@ func hashedFloat(f float64) hashedValue {
 	if math.IsNaN(f) {
 		return hashedValue{class: sqlite.ClassNull}
 	}
-	return hashedValue{class: sqlite.ClassFloat, bits: math.Float64bits(f + 0)} // -0.0 + 0.0 is 0.0
+	return hashedValue{class: sqlite.ClassFloat, bits: math.Float64bits(f)}
 }
 
 // extends reports whether rows of a table that o hashes have the same hashes under

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,7 +182,7 @@ type hashedTable struct {
 }
 
 var hashedValues = rapid.OneOf(
-	rapid.SampledFrom([]any{nil, int64(7), int64(0), int64(1), int64(-1), int64(1) << 53, int64(1)<<53 + 1, int64(-1) << 47, 5.0, -0.5, 1e300,
+	rapid.SampledFrom([]any{nil, int64(7), int64(0), int64(1), int64(-1), int64(1) << 53, int64(1)<<53 + 1, int64(-1) << 47, 5.0, 0.0, math.Copysign(0, -1), -0.5, 1e300,
 		"", "7", "a", "abcdefgh", "abcdefghi", "é", "\uFEFFx", "1e3", []byte{}, []byte("a"), []byte("7"), strings.Repeat("long", 3000)}),
 	rapid.Map(rapid.Int64(), func(i int64) any { return i }),
 	rapid.Map(rapid.Float64(), func(f float64) any { return f }),

@@ -34,7 +34,7 @@ import (
 //	8   xxh3 of everything before
 const (
 	savedFile    = "pages.map"
-	savedMagic   = "RPLMAP\x00\x01" // another version at each change of the format, of what the map says, or of the hash of a row
+	savedMagic   = "RPLMAP\x00\x02" // another version at each change of the format, of what the map says, or of the hash of a row
 	savedPatient = 3 * time.Second  // a term that ends does not write for longer
 )
 

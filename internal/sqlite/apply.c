@@ -1,5 +1,6 @@
 #include "apply.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -291,7 +292,9 @@ static int kept(const rq_field *f, int makes, int encoding) {
   }
   if (f->type == 0 || f->type >= 12 || makes == RQ_KEEPS) return 1;
   if (makes == RQ_TEXT) return 0;
-  return makes != RQ_NUMERIC || f->type != 7 || !is_integral(rq_float(f));
+  if (f->type != 7) return 1;
+  double d = rq_float(f);
+  return makes == RQ_NUMERIC ? !is_integral(d) : d != 0 || !signbit(d); /* REAL: -0.0 is stored as the integer 0 */
 }
 
 // all_kept looks at every field of the new row that SQL may set: an UPDATE writes

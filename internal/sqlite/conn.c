@@ -1,5 +1,7 @@
 #include "conn.h"
 
+#include <math.h>
+
 #define COPY_BINDING ((sqlite3_destructor_type)-1) /* SQLITE_TRANSIENT */
 
 // An empty slice has no address in Go, and SQLite reads a NULL pointer as NULL.
@@ -49,6 +51,17 @@ static void not_there(sqlite3_context *c, int n, sqlite3_value **v) {
 
 int rq_lend(sqlite3 *db, const char *name, int on) {
   return sqlite3_create_function_v2(db, name, -1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, 0, on ? not_there : 0, 0, 0, 0);
+}
+
+static void alike(sqlite3_context *c, int n, sqlite3_value **v) {
+  (void)n;
+  int class = sqlite3_value_type(v[0]), same = class == sqlite3_value_type(v[1]);
+  if (same && class == SQLITE_FLOAT) same = !signbit(sqlite3_value_double(v[0])) == !signbit(sqlite3_value_double(v[1]));
+  sqlite3_result_int(c, same);
+}
+
+int rq_alike(sqlite3 *db, const char *name) {
+  return sqlite3_create_function_v2(db, name, 2, SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY, 0, alike, 0, 0, 0);
 }
 
 void rq_temp_dir(const char *dir) { sqlite3_temp_directory = *dir ? sqlite3_mprintf("%s", dir) : 0; }

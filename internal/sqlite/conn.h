@@ -36,6 +36,10 @@ void rq_only_commit(sqlite3 *db, int on);
 // rq_lend makes a function of any number of arguments that only fails, or removes it.
 int rq_lend(sqlite3 *db, const char *name, int on);
 
+// rq_alike makes a function that reports whether two values that IS holds for equal are
+// of one storage class and sign: 1 and 1.0 are not, nor are 0.0 and -0.0.
+int rq_alike(sqlite3 *db, const char *name);
+
 // rq_temp_dir sets the directory of temporary files; "" is SQLite's own choice.
 void rq_temp_dir(const char *dir);
 

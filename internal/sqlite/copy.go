@@ -68,6 +68,9 @@ func (c *Conn) CopyFrom(ctx context.Context, from string, skip func(table string
 	}
 	defer c.interruptOn(ctx)()
 	c.ResetTargets()
+	if err := c.makeAlike(); err != nil {
+		return Copied{}, err
+	}
 	p := &copier{c: c, ctx: ctx, from: quote(from), skip: skip}
 	err := p.run()
 	if ctx.Err() != nil {

@@ -171,14 +171,18 @@ func TestCopyFromWritesOnlyTheDifference(t *testing.T) {
 		mustExec(t, c, `CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE u(a);
 			WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<1000) INSERT INTO t SELECT i, i FROM n; INSERT INTO u VALUES(1)`)
 	}
-	mustExec(t, src, "UPDATE t SET a='x' WHERE id=5; DELETE FROM t WHERE id=6; INSERT INTO t VALUES(2000, 1); UPDATE t SET a=7.0 WHERE id=7; UPDATE u SET a=2; PRAGMA application_id=77")
+	mustExec(t, src, "UPDATE t SET a='x' WHERE id=5; DELETE FROM t WHERE id=6; INSERT INTO t VALUES(2000, 1); UPDATE t SET a=7.0 WHERE id=7; UPDATE t SET a=-0.0 WHERE id=8; UPDATE u SET a=2; PRAGMA application_id=77")
+	mustExec(t, dst, "UPDATE t SET a=0.0 WHERE id=8")
 	must(t, dst.Attach(path, "s r\"c"))
 	must(t, dst.BeginImmediate())
 	did, err := dst.CopyFrom(context.Background(), "s r\"c", func(name string) bool { return name == "u" })
 	must(t, err)
 	must(t, dst.Commit())
-	if diff := cmp.Diff(Copied{Rows: 6}, did); diff != "" {
+	if diff := cmp.Diff(Copied{Rows: 8}, did); diff != "" {
 		t.Error(diff)
+	}
+	if n := mustInt(t, dst, "SELECT atan2(a, -1)<0 FROM t WHERE id=8"); n != 1 {
+		t.Error("-0.0 has become 0.0")
 	}
 	if n := mustInt(t, dst, "SELECT a FROM u"); n != 1 {
 		t.Errorf("a skipped table was copied: %d", n)
@@ -346,6 +350,7 @@ func TestCopyFromSearchesByKey(t *testing.T) {
 	mustExec(t, c, `CREATE TABLE t(a UNIQUE, b); CREATE INDEX i ON t(b); CREATE TABLE w(v, k TEXT, d UNIQUE, PRIMARY KEY(k COLLATE NOCASE, d DESC)) WITHOUT ROWID`)
 	for name, search := range map[string]string{"t": "USING INTEGER PRIMARY KEY (rowid=?)", "w": "USING PRIMARY KEY (k=? AND d=?)"} {
 		target := targetOf(t, c, name)
+		must(t, c.makeAlike())
 		d := rowDiff{target.Table(), "main." + name, "main." + name}
 		for _, sql := range []string{d.deleteOther(), d.insertAll("") + d.missing(),
 			"DELETE FROM " + target.name() + target.where(1), target.updateSQL([]int{1})} {

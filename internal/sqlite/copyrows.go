@@ -1,10 +1,15 @@
 package sqlite
 
+// #include <stdlib.h>
+// #include "conn.h"
+import "C"
+
 import (
 	"fmt"
 	"math"
 	"slices"
 	"strings"
+	"unsafe"
 )
 
 // copyRows makes the rows of every ordinary table equal. sqlite_sequence is last:
@@ -151,6 +156,16 @@ func (d rowDiff) deleteOther() string {
 	return fmt.Sprintf("DELETE FROM %s AS m WHERE NOT EXISTS(SELECT 1 FROM %s AS s WHERE %s%s)", d.main, d.source, d.identity(), d.equal())
 }
 
+// alike is the SQL function of C.rq_alike.
+const alike = Reserved + "alike"
+
+// makeAlike gives the connection that function. No schema can call it.
+func (c *Conn) makeAlike() error {
+	name := C.CString(alike)
+	defer C.free(unsafe.Pointer(name))
+	return c.fail("function", C.rq_alike(c.db, name))
+}
+
 // equal narrows identity to rows that read the same in every column.
 func (d rowDiff) equal() string {
 	var b strings.Builder
@@ -158,7 +173,7 @@ func (d rowDiff) equal() string {
 	for group := range slices.Chunk(d.columns(), 50) {
 		b.WriteString(" AND (1")
 		for _, name := range group {
-			fmt.Fprintf(&b, " AND s.%[1]s IS m.%[1]s COLLATE BINARY AND typeof(s.%[1]s)=typeof(m.%[1]s)", name)
+			fmt.Fprintf(&b, " AND s.%[1]s IS m.%[1]s COLLATE BINARY AND %[2]s(s.%[1]s,m.%[1]s)", name, alike)
 		}
 		b.WriteString(")")
 	}

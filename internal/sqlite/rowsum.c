@@ -49,7 +49,11 @@ static void bytes(hash *h, int class, const unsigned char *p, uint64_t n) {
   }
 }
 
-static double normal(double d) { return d + 0.0; } // -0.0 + 0.0 is 0.0
+static uint64_t bits(double d) {
+  uint64_t b;
+  memcpy(&b, &d, sizeof b);
+  return b;
+}
 
 static int value(hash *h, sqlite3_stmt *stmt, int i) {
   int class = sqlite3_column_type(stmt, i);
@@ -57,13 +61,9 @@ static int value(hash *h, sqlite3_stmt *stmt, int i) {
   case SQLITE_INTEGER:
     block(h, SQLITE_INTEGER, (uint64_t)sqlite3_column_int64(stmt, i));
     return SQLITE_OK;
-  case SQLITE_FLOAT: {
-    double d = normal(sqlite3_column_double(stmt, i));
-    uint64_t bits;
-    memcpy(&bits, &d, sizeof bits);
-    block(h, SQLITE_FLOAT, bits);
+  case SQLITE_FLOAT:
+    block(h, SQLITE_FLOAT, bits(sqlite3_column_double(stmt, i)));
     return SQLITE_OK;
-  }
   case SQLITE_TEXT:
   case SQLITE_BLOB: {
     // Of a text, too, this is the stored bytes: it converts nothing.
@@ -87,7 +87,7 @@ static int missing(sqlite3_stmt *stmt, int i, const rq_value *v) {
   case SQLITE_INTEGER:
     return sqlite3_column_int64(stmt, i) == v->i;
   case SQLITE_FLOAT:
-    return sqlite3_column_double(stmt, i) == v->d;
+    return bits(sqlite3_column_double(stmt, i)) == bits(v->d);
   case SQLITE_TEXT:
   case SQLITE_BLOB: {
     const void *p = sqlite3_column_blob(stmt, i);
@@ -149,7 +149,7 @@ int rq_shape_set(rq_shape *s, int i, int class, int64_t v, double d, const void 
   }
   m->class = class;
   m->i = v;
-  m->d = normal(d);
+  m->d = d;
   m->n = n;
   return 1;
 }

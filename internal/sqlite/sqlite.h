@@ -33,7 +33,7 @@ enum {
   SQLITE_DBCONFIG_DQS_DDL = 1014
 };
 enum { SQLITE_PREPARE_PERSISTENT = 0x1 };
-enum { SQLITE_DETERMINISTIC = 0x800 };
+enum { SQLITE_DETERMINISTIC = 0x800, SQLITE_DIRECTONLY = 0x80000 };
 enum { SQLITE_TXN_WRITE = 2, SQLITE_TRACE_STMT = 0x1 };
 enum { SQLITE_DBSTATUS_CACHE_HIT = 7, SQLITE_DBSTATUS_CACHE_MISS = 8 };
 
@@ -70,6 +70,9 @@ int sqlite3_create_function_v2(sqlite3 *, const char *, int, int, void *,
                                void (*)(sqlite3_context *, int, sqlite3_value **),
                                void (*)(sqlite3_context *), void (*)(void *));
 void sqlite3_result_error(sqlite3_context *, const char *, int);
+void sqlite3_result_int(sqlite3_context *, int);
+int sqlite3_value_type(sqlite3_value *);
+double sqlite3_value_double(sqlite3_value *);
 
 int sqlite3_exec(sqlite3 *, const char *, int (*)(void *, int, char **, char **), void *, char **);
 int sqlite3_prepare_v3(sqlite3 *, const char *, int, unsigned int, sqlite3_stmt **, const char **);
