@@ -362,6 +362,9 @@ func (d *decoder) plan(oldRoot, newRoot uint32, dirty *dirtyTree) (plan, error) 
 // commit makes the state after the transaction the one before the next.
 func (d *decoder) commit(schema *schemaDiff, head sqlitefile.Header) error {
 	d.loaded = false
+	if err := d.pages.lost; err != nil { // which a map that is built anew no longer tells
+		return err
+	}
 	if schema != nil {
 		if err := schema.apply(d.schema); err != nil {
 			return err

@@ -215,6 +215,30 @@ func TestDecodeWithALostMap(t *testing.T) {
 	}
 }
 
+// TestDecodeWithALostMapThatIsBuiltAnew: a transaction after which the map is built anew,
+// as it is too large for less, does not hide what could not be read while it was decoded.
+func TestDecodeWithALostMapThatIsBuiltAnew(t *testing.T) {
+	const rows = "SELECT zeroblob(300) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<4000) SELECT i FROM n)"
+	s := newSubject(t, 1, "PRAGMA page_size=512; CREATE TABLE t(a); INSERT INTO t "+rows+
+		"; CREATE TABLE gap(a); INSERT INTO gap SELECT a FROM t LIMIT 1100; CREATE TABLE u(a); INSERT INTO u VALUES(1); DROP TABLE gap")
+	s.decoder.updates.least = 0
+	pages := &s.decoder.pages
+	pages.at(1) // so that no other block is in memory
+	// The last block is that of u alone.
+	if _, err := pages.spill.file.WriteAt(make([]byte, len(mapBlock{})), offsetOf(len(pages.blocks)-1)); err != nil {
+		t.Fatal(err)
+	}
+	s.exec("BEGIN; DELETE FROM t; INSERT INTO t " + rows + "; UPDATE u SET a=2; COMMIT")
+	after := s.read()
+	err := s.decoder.transaction(s.before, after, after.differing(s.before), after.count(), s.sorter)
+	if !s.decoder.updates.rebuild {
+		t.Fatalf("the map was not built anew: %v", err)
+	}
+	if err == nil || errors.Is(err, errInconsistent) {
+		t.Errorf("%v", err)
+	}
+}
+
 // Of eight million pages, of which all, or 32 MiB, are in memory.
 func BenchmarkPageMap(b *testing.B) {
 	const pages = 8 << 20
