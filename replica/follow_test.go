@@ -438,6 +438,28 @@ func TestReports(t *testing.T) {
 	}
 }
 
+// What a large transaction made of the SQLite WAL is given back to the disk.
+func TestSQLiteWALShrinks(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a)")
+	g.o.Apply.CheckpointBytes = 1 << 20
+	g.start()
+	size := func() int64 {
+		info, err := os.Stat(g.o.Path + "-wal")
+		must(t, err)
+		return info.Size()
+	}
+	g.step("INSERT INTO t SELECT randomblob(12000) FROM " + series(1, 1000))
+	g.wait()
+	if n := size(); n < 12_000_000 {
+		t.Fatalf("12 MB of rows in one transaction made a SQLite WAL of %d bytes", n)
+	}
+	g.step("INSERT INTO t VALUES('small')")
+	g.wait()
+	if n := size(); n > 2<<20 {
+		t.Errorf("after the next transaction the SQLite WAL has %d bytes still", n)
+	}
+}
+
 // Under backlog the SQLite WAL is cut between transactions at the given size.
 func TestBacklogIsCheckpointed(t *testing.T) {
 	g := newRig(t, "CREATE TABLE t(a)")

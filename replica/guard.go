@@ -71,6 +71,11 @@ func openGuard(path string, o guardOptions) (g *guard, err error) {
 	if err := g.identify(before); err != nil {
 		return g, err
 	}
+	// Where SQLite starts its WAL over, the file is cut to this: what one transaction made
+	// of it goes back to the disk. Twice, so that ordinary work never cuts.
+	if err := g.conn.Exec(fmt.Sprintf("PRAGMA journal_size_limit=%d", 2*o.checkpointBytes)); err != nil {
+		return g, err
+	}
 	g.version, err = g.conn.DataVersion()
 	g.conn.OnlyCommit()
 	return g, err
