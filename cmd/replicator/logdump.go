@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -256,7 +257,7 @@ func row(record []byte) []any {
 		case sqlitefile.TypeInt:
 			out[i] = v.Int
 		case sqlitefile.TypeFloat:
-			out[i] = v.Float
+			out[i] = float(v.Float)
 		case sqlitefile.TypeText:
 			if utf8.Valid(v.Bytes) {
 				out[i] = string(v.Bytes)
@@ -268,6 +269,17 @@ func row(record []byte) []any {
 		}
 	}
 	return out
+}
+
+// float is f as JSON can say it: an infinity is a number that SQLite reads as one.
+func float(f float64) any {
+	switch {
+	case math.IsInf(f, 1):
+		return json.Number("9e999")
+	case math.IsInf(f, -1):
+		return json.Number("-9e999")
+	}
+	return f
 }
 
 func (d *dumper) print(r dumpedRecord) error {

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 
@@ -96,6 +98,17 @@ func TestDump(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestDumpOfInfinity: SQLite has it, JSON has not, and what follows is to be seen, too.
+func TestDumpOfInfinity(t *testing.T) {
+	record := []byte{4, 7, 7, 9}
+	for _, f := range []float64{math.Inf(1), math.Inf(-1)} {
+		record = binary.BigEndian.AppendUint64(record, math.Float64bits(f))
+	}
+	if got, want := jsonLine(row(record)), "[9e999,-9e999,1]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
