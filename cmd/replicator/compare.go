@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ const (
 	stateTimeout    = 5 * time.Second  // until it says how far it is
 	silentPrimary   = 20 * time.Second // until it counts as gone
 	rowsTimeout     = time.Minute      // until it has hashed what is asked for at once
+	keepEvery       = 10 * time.Second // between two signs that the primary's audit is wanted
 	endTimeout      = 2 * time.Second
 )
 
@@ -73,8 +75,15 @@ func (n *replicaNode) compare(ctx context.Context, d *copyDatabase) (web.Verific
 func (c *comparison) run(ctx context.Context) (v web.Verification, err error) {
 	var begun auditBegun
 	defer func() { c.end(ctx, begun.ID) }()
+	var keeping sync.WaitGroup
+	defer keeping.Wait()
+	wanted, enough := context.WithCancel(ctx)
+	defer enough()
 	view, err := c.d.replica.HoldAt(ctx, func(ctx context.Context) (_ cdc.LSN, err error) {
-		begun, err = c.begin(ctx)
+		if begun, err = c.begin(ctx); err == nil {
+			c.id = begun.ID
+			keeping.Go(func() { c.keep(wanted) })
+		}
 		return begun.At.LSN, err
 	})
 	if errors.Is(err, replica.ErrDiverged) {
@@ -88,7 +97,6 @@ func (c *comparison) run(ctx context.Context) (v web.Verification, err error) {
 	if view.Position() != begun.At {
 		return v, fmt.Errorf("verify %s: this replica is at %s where the primary is at %s", c.d.name, view.Position(), begun.At)
 	}
-	c.id = begun.ID
 	here, there, err := c.sums(ctx, view)
 	if err != nil {
 		return v, err
@@ -117,6 +125,22 @@ func (c *comparison) begin(ctx context.Context) (auditBegun, error) {
 		err = fmt.Errorf("%w: the primary does not capture %s at present; see its status: %w", web.ErrUnavailable, c.d.name, err)
 	}
 	return begun, err
+}
+
+// keep asks for the primary's audit until ctx ends: also while the replica is on its way
+// to it, and while it hashes what the primary has hashed already. One that nobody asks for
+// ends.
+func (c *comparison) keep(ctx context.Context) {
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	for {
+		_, _ = c.state(ctx, math.MaxInt) // and for no tables; who needs it hears what is wrong with it
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // end releases what the primary holds for an audit, whatever has become of ctx. Where

@@ -8,12 +8,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/sqlite-replicator/replicator/cdc"
 	"github.com/sqlite-replicator/replicator/internal/sqlite"
 	"github.com/sqlite-replicator/replicator/replica"
+	"github.com/sqlite-replicator/replicator/stream"
 	"github.com/sqlite-replicator/replicator/web"
 )
 
@@ -81,27 +84,34 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-// TestVerifyIsCancelled: when the one who asked has gone, the primary releases what it
-// has frozen before the replica's request ends.
-func TestVerifyIsCancelled(t *testing.T) {
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
-	defer stop()
+// startedDemo runs a primary and a replica of a database with one row in its table t, which
+// app writes.
+func startedDemo(ctx context.Context, t *testing.T) (d *demoRun, app *sqlite.Conn) {
+	t.Helper()
 	d, err := newDemoRun(&environment{clock: time.Now, wd: t.TempDir()}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.close()
-	app, err := sqlite.Open(d.source, sqlite.Options{Plain: true, Create: true})
-	if err != nil {
+	t.Cleanup(d.close)
+	if app, err = sqlite.Open(d.source, sqlite.Options{Plain: true, Create: true}); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = app.Close() }()
+	t.Cleanup(func() { _ = app.Close() })
 	if err := app.Exec("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1)"); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.start(ctx); err != nil {
 		t.Fatal(err)
 	}
+	return d, app
+}
+
+// TestVerifyIsCancelled: when the one who asked has gone, the primary releases what it
+// has frozen before the replica's request ends.
+func TestVerifyIsCancelled(t *testing.T) {
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	d, _ := startedDemo(ctx, t)
 	if _, err := d.replica.node.Sync(ctx, demoDatabase, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +131,7 @@ func TestVerifyIsCancelled(t *testing.T) {
 			return time.Now()
 		},
 	}}
-	_, err = same.Verify(asked, demoDatabase)
+	_, err := same.Verify(asked, demoDatabase)
 	if !errors.Is(err, context.Canceled) || !frozen.Load() {
 		t.Errorf("got %v; frozen: %t", err, frozen.Load())
 	}
@@ -139,6 +149,39 @@ func TestVerifyIsCancelled(t *testing.T) {
 	v, err := d.replica.node.Verify(ctx, demoDatabase)
 	if err != nil || !v.Equal || v.Rows != 1 {
 		t.Errorf("another one gives %+v, %v", v, err)
+	}
+}
+
+// TestVerifyOfALateReplica: what the primary has frozen is asked for while the replica is on
+// its way there, however long that takes.
+func TestVerifyOfALateReplica(t *testing.T) {
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	d, app := startedDemo(ctx, t)
+	at, err := d.replica.node.Sync(ctx, demoDatabase, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := auditBegun{ID: cdc.ID{1}, At: cdc.Position{Lineage: at.Lineage, Epoch: at.Epoch, LSN: at.LSN + 1}}
+	write := sync.OnceValue(func() error { return app.Exec("INSERT INTO t VALUES(2)") }) // which the replica comes to
+	conn := d.replica.conn
+	serve := func(method string, h stream.Handler) {
+		if _, err := conn.Serve(ctx, "late", method, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serve(methodAuditBegin, handler(func(context.Context, struct{}) (auditBegun, error) { return next, nil }))
+	serve(methodAuditState, handler(func(_ context.Context, r auditRequest) (auditState, error) {
+		if r.ID != next.ID {
+			t.Errorf("asked for %s", r.ID)
+		}
+		return auditState{}, write()
+	}))
+	same := *d.replica.node
+	same.databases = []*copyDatabase{{service: service{name: "late"}, replica: d.replica.node.databases[0].replica, clock: time.Now}}
+	_, err = same.Verify(ctx, "late") // the hash of the boundary, and so the position, is not known here
+	if err == nil || ctx.Err() != nil || d.replica.node.databases[0].replica.Status().Applied.LSN != next.At.LSN {
+		t.Errorf("the replica did not come to LSN %d: %v", next.At.LSN, err)
 	}
 }
 
