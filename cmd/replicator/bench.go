@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,7 @@ func newBench(e *environment) *cobra.Command {
 		"compares what they do with what SQLite does alone on the same disk in the same run. It judges nothing.\n" +
 		"BENCHMARKS.md says how each figure is measured.\n\nScenarios:\n" + scenarioList()
 	f := cmd.Flags()
-	f.StringVar(&o.dir, "dir", "", "where the files go; without it a new folder for temporary files. Its disk is what is measured")
+	f.StringVar(&o.dir, "dir", "", "where a new folder for the files is made; without it where temporary files are. Its disk is what is measured")
 	f.StringVar(&o.scale, "scale", "small", "small, which shows that it works, or full, for figures")
 	f.StringSliceVar(&o.only, "only", nil, "names of scenarios, separated by commas; without it all")
 	f.StringVar(&o.json, "json", "", "file for the results as JSON")
@@ -158,8 +159,12 @@ func (o *benchOptions) run(ctx context.Context, e *environment) (err error) {
 	if err != nil {
 		return fmt.Errorf("folder of the bench: %w", err)
 	}
-	if o.dir == "" && !o.keep {
+	switch {
+	case o.keep:
+	case o.dir == "":
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	default:
+		defer func() { _ = os.Remove(dir) }() // unless a scenario that failed has left its logs
 	}
 	report := newBenchReport(e, o.scale, dir)
 	report.printHost(e.stdout)
@@ -192,15 +197,17 @@ func sizeFlag(flag, text string, into *int64) error {
 	return nil
 }
 
+// folder makes a new one: what else is in --dir may be somebody's databases.
 func (o *benchOptions) folder() (string, error) {
-	if o.dir == "" {
-		return os.MkdirTemp("", "replicator-bench-")
+	within := cmp.Or(o.dir, os.TempDir())
+	if err := os.MkdirAll(within, 0o700); err != nil {
+		return "", err
 	}
-	dir, err := filepath.Abs(o.dir)
+	dir, err := os.MkdirTemp(within, "replicator-bench-")
 	if err != nil {
 		return "", err
 	}
-	return dir, os.MkdirAll(dir, 0o700)
+	return filepath.Abs(dir)
 }
 
 // measure runs one scenario. What fails becomes part of its result: the others

@@ -29,10 +29,7 @@ func newLab(e *environment, dir string, pprof bool) (*lab, error) {
 	if l.self, err = os.Executable(); err != nil {
 		return l, err
 	}
-	if err := os.RemoveAll(dir); err != nil { // of an earlier run
-		return l, err
-	}
-	return l, os.MkdirAll(dir, 0o700)
+	return l, os.Mkdir(dir, 0o700)
 }
 
 // folder makes a new one.

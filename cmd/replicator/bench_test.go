@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -26,6 +27,27 @@ func TestQuantiles(t *testing.T) {
 		if got := quantilesOf(test.d); got != test.want {
 			t.Errorf("quantiles of %d durations are %v, want %v", len(test.d), got, test.want)
 		}
+	}
+}
+
+// TestBenchTouchesNothingElse: its scenarios are called as folders of databases may be, where
+// somebody wants the disk measured that they are on.
+func TestBenchTouchesNothingElse(t *testing.T) {
+	disk := t.TempDir()
+	app := filepath.Join(disk, "databases", "app.db")
+	if err := errors.Join(os.Mkdir(filepath.Dir(app), 0o700), os.WriteFile(app, []byte("rows"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	o := benchOptions{dir: disk}
+	dir, err := o.folder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newLab(&environment{}, filepath.Join(dir, "databases"), false); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(app); err != nil || string(b) != "rows" {
+		t.Errorf("the database has %q, %v", b, err)
 	}
 }
 
