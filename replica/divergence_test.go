@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -149,6 +150,36 @@ func TestStrayWriteIsHealed(t *testing.T) {
 				t.Errorf("counters %+v", s.Counters)
 			}
 		})
+	}
+}
+
+// TestCheckpointIsNoStrayWrite: who only checkpoints a replica's file has written nothing to
+// it, and who has written and then checkpoints is found out.
+func TestCheckpointIsNoStrayWrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "replica.db")
+	c, err := sqlite.Open(path, sqlite.Options{Create: true})
+	must(t, err)
+	defer func() { must(t, c.Close()) }()
+	must(t, c.Exec("PRAGMA journal_mode=WAL; CREATE TABLE t(a)"))
+	g, err := openGuard(path, guardOptions{checkpointBytes: 1 << 20})
+	must(t, err)
+	defer func() { must(t, g.close()) }()
+	for _, stray := range []bool{false, true} {
+		for _, mode := range []sqlite.CheckpointMode{sqlite.Noop, sqlite.Passive, sqlite.Full, sqlite.Restart, sqlite.Truncate} {
+			must(t, g.lock(t.Context()))
+			must(t, g.conn.Exec("INSERT INTO t VALUES(1)"))
+			must(t, g.commit())
+			if stray {
+				must(t, c.Exec("INSERT INTO t VALUES(2)"))
+			}
+			if at, err := c.Checkpoint(mode); err != nil || at.Busy || !at.HasWAL {
+				t.Fatalf("mode %d: %+v, %v", mode, at, err)
+			}
+			if err := g.lock(t.Context()); errors.Is(err, errStray) != stray || err != nil && !stray {
+				t.Errorf("mode %d after a stray write %t: %v", mode, stray, err)
+			}
+			must(t, g.rollback())
+		}
 	}
 }
 

@@ -36,8 +36,15 @@ type guard struct {
 
 	pageSize int64
 	bytes    int64  // of the SQLite WAL after the last commit
-	version  int64  // PRAGMA data_version when the lock was last held
+	last     counts // when the lock was last held, and since then ours
 	tried    uint32 // frames at the last checkpoint that could not finish
+}
+
+// Both counts change where another connection has committed: version by a checkpoint
+// that truncates the SQLite WAL, too, and commits by our own.
+type counts struct {
+	version int64
+	commits uint32
 }
 
 type guardOptions struct {
@@ -76,9 +83,17 @@ func openGuard(path string, o guardOptions) (g *guard, err error) {
 	if err := g.conn.Exec(fmt.Sprintf("PRAGMA journal_size_limit=%d", 2*o.checkpointBytes)); err != nil {
 		return g, err
 	}
-	g.version, err = g.conn.DataVersion()
+	g.last, err = g.count()
 	g.conn.OnlyCommit()
 	return g, err
+}
+
+// count reads commits first: who commits in between was there before.
+func (g *guard) count() (now counts, err error) {
+	if now.commits, err = g.conn.Commits(); err == nil {
+		now.version, err = g.conn.DataVersion()
+	}
+	return now, err
 }
 
 // identify notes which files are open. The first read has made SQLite create those
@@ -117,8 +132,8 @@ func (g *guard) close() error {
 }
 
 // lock takes SQLite's write lock, or finds that it is held already, and gives
-// errStray when another connection has committed since it was last held. It
-// waits a while for a writer that is in the way.
+// errStray when another connection has committed since it was last held; to
+// checkpoint is to write nothing. It waits a while for a writer that is in the way.
 func (g *guard) lock(ctx context.Context) error {
 	if g.conn.InTransaction() {
 		return nil
@@ -135,12 +150,13 @@ func (g *guard) lock(ctx context.Context) error {
 			return fmt.Errorf("replica: lock %s for writing (does another program hold it?): %w", g.path, err)
 		}
 	}
-	v, err := g.conn.DataVersion()
+	now, err := g.count()
 	if err != nil {
 		return fmt.Errorf("replica: lock %s: %w", g.path, err)
 	}
-	if v != g.version {
-		g.version = v
+	stray := now.version != g.last.version && now.commits != g.last.commits
+	g.last = now
+	if stray {
 		return errors.Join(errStray, g.conn.Rollback())
 	}
 	return nil
@@ -148,7 +164,14 @@ func (g *guard) lock(ctx context.Context) error {
 
 func (g *guard) rollback() error { return g.conn.Rollback() }
 
-func (g *guard) commit() error { return g.conn.Commit() }
+// commit commits what was written since lock, which is not nothing.
+func (g *guard) commit() error {
+	err := g.conn.Commit()
+	if err == nil {
+		g.last.commits++
+	}
+	return err
+}
 
 // rest is called after each commit. It takes the lock again if it is to be held,
 // and keeps the SQLite WAL small: a checkpoint while the lock is held and idle,

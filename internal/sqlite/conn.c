@@ -32,6 +32,17 @@ rq_marks rq_checkpoint(sqlite3 *db, int mode) {
   return m;
 }
 
+int rq_commits(sqlite3 *db, uint32_t *n) {
+  enum { region = 32768, change = 8 }; // bytes of the first part, and before iChange in its header
+  sqlite3_file *f = 0;
+  void volatile *p = 0;
+  int rc = sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, &f);
+  if (rc == SQLITE_OK) rc = f->pMethods->iVersion < 2 ? SQLITE_ERROR : f->pMethods->xShmMap(f, 0, region, 0, &p);
+  if (rc == SQLITE_OK && !p) rc = SQLITE_ERROR;
+  if (rc == SQLITE_OK) *n = ((uint32_t volatile *)p)[change / sizeof *n];
+  return rc;
+}
+
 int rq_collation(sqlite3 *db, const char *table, const char *column, const char **name) {
   return sqlite3_table_column_metadata(db, "main", table, column, 0, name, 0, 0, 0);
 }

@@ -339,10 +339,23 @@ func (c *Conn) OpenRead() error {
 	return nil
 }
 
-// DataVersion changes whenever another connection, of any process, has committed;
-// c's own commits leave it alone. It tells only whether two readings on one
-// connection differ (PRAGMA data_version).
+// DataVersion changes whenever another connection, of any process, has committed, or has
+// truncated the SQLite WAL by a checkpoint; c's own commits leave it alone. It tells only
+// whether two readings on one connection differ (PRAGMA data_version).
 func (c *Conn) DataVersion() (int64, error) { return c.QueryInt("PRAGMA data_version") }
+
+// Commits counts the commits of all connections, of any process, c's own among them; no
+// checkpoint changes it. It tells only by how much two readings differ while a connection
+// stays open, and is right while nobody else can commit. The database is in WAL mode,
+// and c has read it (https://www.sqlite.org/walformat.html, iChange in the wal-index).
+func (c *Conn) Commits() (uint32, error) {
+	if c.db == nil {
+		return 0, ErrClosed
+	}
+	var n C.uint32_t
+	rc := C.rq_commits(c.db, &n)
+	return uint32(n), c.fail("count commits", rc)
+}
 
 // ResetSchema makes c forget the schema it has parsed and read it again, which is
 // needed after rows of sqlite_schema were edited.

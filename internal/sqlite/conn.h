@@ -22,6 +22,10 @@ typedef struct {
 
 rq_marks rq_checkpoint(sqlite3 *db, int mode);
 
+// rq_commits reads the wal-index's count of commits. db has read the main database,
+// which is in WAL mode.
+int rq_commits(sqlite3 *db, uint32_t *n);
+
 // rq_collation points name at the collation of a column of the main database,
 // valid until the schema changes.
 int rq_collation(sqlite3 *db, const char *table, const char *column, const char **name);

@@ -10,6 +10,17 @@ typedef struct sqlite3 sqlite3;
 typedef struct sqlite3_stmt sqlite3_stmt;
 typedef struct sqlite3_context sqlite3_context;
 typedef struct Mem sqlite3_value;
+
+// An open file of SQLite's, as far as the methods of version 2.
+typedef struct {
+  int iVersion;
+  int (*others[12])(void); // xClose to xDeviceCharacteristics
+  int (*xShmMap)(void *file, int region, int size, int extend, void volatile **);
+} sqlite3_io_methods;
+typedef struct {
+  const sqlite3_io_methods *pMethods;
+} sqlite3_file;
+
 typedef void (*sqlite3_destructor_type)(void *);
 
 enum {
@@ -36,6 +47,7 @@ enum { SQLITE_PREPARE_PERSISTENT = 0x1 };
 enum { SQLITE_DETERMINISTIC = 0x800, SQLITE_DIRECTONLY = 0x80000 };
 enum { SQLITE_TXN_WRITE = 2, SQLITE_TRACE_STMT = 0x1 };
 enum { SQLITE_DBSTATUS_CACHE_HIT = 7, SQLITE_DBSTATUS_CACHE_MISS = 8 };
+enum { SQLITE_FCNTL_FILE_POINTER = 7 };
 
 int sqlite3_open_v2(const char *, sqlite3 **, int, const char *);
 int sqlite3_close_v2(sqlite3 *);
@@ -55,6 +67,7 @@ const char *sqlite3_errstr(int);
 int64_t sqlite3_changes64(sqlite3 *);
 int sqlite3_wal_checkpoint_v2(sqlite3 *, const char *, int, int *, int *);
 int sqlite3_wal_autocheckpoint(sqlite3 *, int);
+int sqlite3_file_control(sqlite3 *, const char *, int, void *);
 int sqlite3_table_column_metadata(sqlite3 *, const char *, const char *, const char *,
                                   char const **, char const **, int *, int *, int *);
 int sqlite3_compileoption_used(const char *);
