@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,6 +38,7 @@ const (
 	unattendedSeconds = 10
 	demoFinish        = 8 * time.Second // to catch up and compare, after the writing has ended
 	demoDatabase      = "app"
+	demoLog           = "demo.log"
 )
 
 func (o *demoOptions) run(ctx context.Context, e *environment) error {
@@ -86,12 +88,25 @@ func newDemoRun(e *environment, dir string) (*demoRun, error) {
 	} else if dir, err = filepath.Abs(dir); err == nil {
 		err = os.MkdirAll(dir, 0o700)
 	}
+	if err == nil {
+		err = ownDemoDir(dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("folder of the demo: %w", err)
 	}
 	d := &demoRun{e: e, dir: dir, source: filepath.Join(dir, "app.db"), copy: filepath.Join(dir, "replica.db")}
-	d.log, err = os.OpenFile(filepath.Join(dir, "demo.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	d.log, err = os.OpenFile(filepath.Join(dir, demoLog), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	return d, err
+}
+
+// ownDemoDir refuses a folder that has anything but what an earlier demo has left: it writes
+// databases there, and somebody may have some of the same names.
+func ownDemoDir(dir string) error {
+	there, err := os.ReadDir(dir)
+	if err == nil && len(there) > 0 && !slices.ContainsFunc(there, func(f os.DirEntry) bool { return f.Name() == demoLog }) {
+		err = usagef("%s is neither empty nor of an earlier demo; choose another folder", dir)
+	}
+	return err
 }
 
 // start starts both nodes; what they log goes to a file.
