@@ -118,7 +118,7 @@ func (r *Replica) newest(ctx context.Context, min cdc.LSN) (Snapshot, error) {
 }
 
 // fetch gives a replica's file in the replica's own directory, and where it is: at a
-// snapshot, which it restores unless that was done before and there was no room to go on.
+// snapshot, which it restores unless that was done before and there was no going on.
 // Then records up to the LSN upTo may have been applied, too.
 func (r *Replica) fetch(ctx context.Context, snap Snapshot, upTo cdc.LSN) (path string, at Mark, err error) {
 	path = filepath.Join(r.work, "restore.db")
@@ -126,6 +126,9 @@ func (r *Replica) fetch(ctx context.Context, snap Snapshot, upTo cdc.LSN) (path 
 	if at, err = markIn(path); err == nil {
 		caughtUp := at.Lineage == snap.At.Lineage && at.LSN > snap.At.LSN && at.LSN <= upTo
 		if caughtUp || at.Position == snap.At.Position {
+			if r.board.status().State != DiskFull { // which it is until something was written
+				r.board.set(Restoring)
+			}
 			return path, at, nil
 		}
 	}

@@ -51,7 +51,7 @@ func (r *Replica) reseed(ctx context.Context) error {
 		err = r.adopt(ctx, tmp, at)
 	}
 	switch {
-	case isFull(err): // it is taken over when there is room
+	case isFull(err), errors.Is(err, errStream): // it goes on from there
 		return err
 	case err != nil:
 		return errors.Join(err, removeDatabase(tmp))
@@ -66,20 +66,22 @@ func (r *Replica) reseed(ctx context.Context) error {
 	return removeDatabase(tmp)
 }
 
+// errStream is wrapped when the stream is out of reach before a file has caught up.
+var errStream = errors.New("replica: stream out of reach")
+
 // catchUp brings a restored file to the LSN that the live one has reached.
 func (r *Replica) catchUp(ctx context.Context, path string, at Mark, upTo cdc.LSN) (Mark, error) {
 	f, err := OpenFile(path, FileOptions{SpoolDir: r.o.SpoolDir, CacheBytes: r.o.Apply.CacheBytes})
 	if err != nil {
 		return Mark{}, err
 	}
+	var stopped error // by the file
 	err = r.o.Stream.Consume(ctx, at.LSN+1, func(rec []byte, _ cdc.LSN, _ uint64) error {
-		if err := f.Apply(bytes.Clone(rec)); err != nil {
-			return err
+		stopped = f.Apply(bytes.Clone(rec))
+		if stopped == nil && f.Position().LSN >= upTo {
+			stopped = errDone
 		}
-		if f.Position().LSN >= upTo {
-			return errDone
-		}
-		return nil
+		return stopped
 	})
 	at = f.at
 	var d *Divergence
@@ -90,6 +92,8 @@ func (r *Replica) catchUp(ctx context.Context, path string, at Mark, upTo cdc.LS
 		// The stream does not lead from this snapshot to here: a newer one is needed.
 		r.repair = &repair{reason: r.repair.reason, min: upTo, ahead: true}
 		err = fmt.Errorf("%w: the one at LSN %d does not lead to %d: %w", ErrNoSnapshot, at.LSN, upTo, err)
+	case stopped == nil:
+		err = fmt.Errorf("%w: %w", errStream, err)
 	}
 	return Mark{}, errors.Join(err, f.Close())
 }

@@ -253,6 +253,31 @@ func TestDiskFullInAReseed(t *testing.T) {
 	}
 }
 
+// TestStreamAwayInAReseed: nor is it where the stream is out of reach before the file has
+// caught up.
+func TestStreamAwayInAReseed(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a)")
+	snap, restores := g.snapshot(), 0
+	restore := snap.Restore
+	snap.Restore = func(ctx context.Context, path string, progress func(int64)) error {
+		restores++
+		return restore(ctx, path, progress)
+	}
+	g.snaps.add(snap)
+	g.run()
+	g.step("INSERT INTO t VALUES('a record to catch up with')")
+	g.equal()
+	must(t, ignoreCanceled(g.stop()))
+	g.scribble("CREATE TABLE stray(x)") // seen before the stream is asked for anything
+	g.log.fail = errAway
+	g.run()
+	g.step("INSERT INTO t VALUES(1)")
+	g.equal()
+	if s := g.r.Status(); restores != 2 || s.Counters.Reseeds != 1 {
+		t.Errorf("%d restores, counters %+v", restores, s.Counters)
+	}
+}
+
 // A looked is snapshots, and what happens before each look at them.
 type looked struct {
 	Snapshots
