@@ -103,7 +103,7 @@ func (o *Objects) chunks(ctx context.Context, h jetstream.Stream, info jetstream
 }
 
 func (o *Objects) chunk(ctx context.Context, h jetstream.Stream, subject string, from uint64) (*jetstream.RawStreamMsg, error) {
-	req, cancel := o.conn.bounded(ctx, chunkTimeout)
+	req, cancel := o.conn.bounded(ctx, o.patience)
 	defer cancel()
 	return h.GetMsg(req, from, jetstream.WithGetMsgSubject(subject))
 }

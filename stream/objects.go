@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	objectTimeout = 2 * time.Minute  // of the bytes of one object, on a slow link
+	objectTimeout = time.Hour        // of one object; each of its messages has chunkTimeout
 	deleteTimeout = 15 * time.Second // a few requests
 	chunkTimeout  = 30 * time.Second // of one message of an object, on a slow link that others use too
 	objectChunk   = 512 << 10        // bytes of one message of an object
@@ -27,12 +27,13 @@ type Objects struct {
 	conn     *Conn
 	bucket   string
 	replicas int
+	patience time.Duration // with one message
 }
 
 // Objects is the snapshot store of the database db; replicas is the number of
 // copies JetStream keeps. The bucket is created by the first Put.
 func (c *Conn) Objects(db string, replicas int) *Objects {
-	return &Objects{conn: c, bucket: "REPLICATOR_" + db + "_SNAPSHOTS", replicas: max(replicas, 1)}
+	return &Objects{conn: c, bucket: "REPLICATOR_" + db + "_SNAPSHOTS", replicas: max(replicas, 1), patience: chunkTimeout}
 }
 
 // with runs f on the stream of the bucket, for d at most. A bucket that is missing is

@@ -22,7 +22,9 @@ const lingerParts = time.Second
 // The client's own Put takes back what it has sent only if ctx has not ended, and gives the
 // messages names that tell nothing: what is interrupted would stay in the bucket for ever.
 func (o *Objects) put(ctx context.Context, h jetstream.Stream, name string, data []byte) error {
-	before, err := objectInfo(ctx, h, o.meta(encoded(name)))
+	req, cancel := o.conn.request(ctx)
+	defer cancel()
+	before, err := objectInfo(req, h, o.meta(encoded(name)))
 	if err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) && !damaged(err) {
 		return err
 	}
@@ -42,11 +44,13 @@ func (o *Objects) put(ctx context.Context, h jetstream.Stream, name string, data
 	if m.Data, err = json.Marshal(info); err != nil {
 		return err
 	}
-	if _, err := o.conn.js.PublishMsg(ctx, m); err != nil { // it may be there all the same
+	short, cancel := o.conn.bounded(ctx, o.patience)
+	defer cancel()
+	if _, err := o.conn.js.PublishMsg(short, m); err != nil { // it may be there all the same
 		return err
 	}
 	if before.NUID != "" {
-		_ = h.Purge(ctx, jetstream.WithPurgeSubject(o.message(before.NUID))) // else with the object
+		_ = h.Purge(short, jetstream.WithPurgeSubject(o.message(before.NUID))) // else with the object
 	}
 	return nil
 }
@@ -74,7 +78,7 @@ func (o *Objects) send(ctx context.Context, h jetstream.Stream, subject string, 
 		}
 		g.Go(func() error {
 			defer o.conn.parts.leave(place)
-			err := acknowledged(patience, ack)
+			err := o.acknowledged(patience, ack)
 			if err == nil {
 				o.conn.parts.arrived(place, time.Since(place.left))
 			}
@@ -91,7 +95,10 @@ func (o *Objects) send(ctx context.Context, h jetstream.Stream, subject string, 
 	return err
 }
 
-func acknowledged(ctx context.Context, ack jetstream.PubAckFuture) error {
+// acknowledged waits for one message: of an object on a slow link all of them may take long.
+func (o *Objects) acknowledged(ctx context.Context, ack jetstream.PubAckFuture) error {
+	ctx, cancel := context.WithTimeout(ctx, o.patience)
+	defer cancel()
 	select {
 	case <-ack.Ok():
 		return nil
