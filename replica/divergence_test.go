@@ -225,21 +225,24 @@ func TestDamagedFileIsReplaced(t *testing.T) {
 	g.equal()
 }
 
-// TestSchemaTextOfManyStatements: an edit of the schema may leave more than one statement in
-// a text. SQLite reads the first, and so does the replica, live and when it is seeded.
-func TestSchemaTextOfManyStatements(t *testing.T) {
+// TestSchemaTextThatWasEdited: an edit of the schema may leave other letters in a text than
+// SQLite writes, and more than one statement. SQLite reads the first, and so does the replica,
+// live and when it is seeded, and has the same text.
+func TestSchemaTextThatWasEdited(t *testing.T) {
 	g := newRig(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1,'one')")
-	edit := func(name string) string {
-		return "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql=sql||';DELETE FROM t' WHERE name='" + name + "'; PRAGMA writable_schema=RESET"
+	edit := func(name, to string) string {
+		return "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql=" + to + " WHERE name='" + name + "'; PRAGMA writable_schema=RESET;"
 	}
+	const more = "sql||';DELETE FROM t'"
 	seeded := make(chan struct{})
 	g.on("replica file seeded again", func() { close(seeded) })
 	g.start()
 	g.equal()
-	g.step("CREATE TABLE x(a); INSERT INTO x VALUES(1); CREATE INDEX i ON t(b);" + edit("x") + ";" + edit("i"))
+	g.step("CREATE TABLE x(a); INSERT INTO x VALUES(1); CREATE INDEX i ON t(b); CREATE TABLE y(a); CREATE INDEX j ON t(b);" +
+		edit("x", more) + edit("i", more) + edit("y", "lower(sql)") + edit("j", "lower(sql)"))
 	g.equal()
 	must(t, ignoreCanceled(g.stop()))
-	g.scribble("DROP TABLE x; DROP INDEX i")
+	g.scribble("DROP TABLE x; DROP TABLE y; DROP INDEX i; DROP INDEX j")
 	g.snaps.add(g.snapshot())
 	g.run()
 	g.until(seeded)

@@ -25,7 +25,7 @@ func plain(c *sqlite.Conn, drops, creates []*cdc.SchemaObject) (restDrops, restC
 	}
 	for ; len(creates) > 0; creates = creates[1:] {
 		o := creates[0]
-		if !hasTree(o) || isSQLites(o.Name) || sqlite.GoesOn(o.SQL) {
+		if !hasTree(o) || isSQLites(o.Name) || sqlite.Edited(asRow(o)) {
 			break
 		}
 		if done, err := attempt(c, createObject(c, o)); err != nil || !done { // what is wrong with it shows once more
@@ -44,8 +44,10 @@ func attempt(c *sqlite.Conn, err error) (done bool, _ error) {
 	return err == nil, err
 }
 
-func createObject(c *sqlite.Conn, o *cdc.SchemaObject) error {
-	return c.Create(sqlite.SchemaRow{Type: o.Type, Name: o.Name, Table: o.Table, SQL: o.SQL})
+func createObject(c *sqlite.Conn, o *cdc.SchemaObject) error { return c.Create(asRow(o)) }
+
+func asRow(o *cdc.SchemaObject) sqlite.SchemaRow {
+	return sqlite.SchemaRow{Type: o.Type, Name: o.Name, Table: o.Table, SQL: o.SQL}
 }
 
 // declined reports whether err is about the statement, which SQLite will not execute in

@@ -292,12 +292,17 @@ func TestCopyFromLeavesOffIndexes(t *testing.T) {
 }
 
 // The text of a schema is data of a foreign file: it must create, and nothing else. Of more
-// statements than one SQLite itself reads the first, and keeps the whole text.
+// statements than one SQLite itself reads the first. The whole text is kept, and in the
+// letters that it has.
 func TestCopyFromRunsNoForeignSQL(t *testing.T) {
 	const setup = "CREATE TABLE victim(a); INSERT INTO victim VALUES(1)"
 	for text, name := range map[string]string{
 		"CREATE TABLE t(a); DELETE FROM victim":     "t",
 		"CREATE INDEX i ON t(a);DELETE FROM victim": "i",
+		"create table t(a)":                         "t",
+		"CREATE TABLE  t(a)":                        "t",
+		"CREATE TABLE IF NOT EXISTS t(a)":           "t",
+		"CREATE UNIQUE index i ON t(a)":             "i",
 		"DELETE FROM victim":                        "",
 	} {
 		src, path := openTest(t, Options{})

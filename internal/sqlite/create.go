@@ -13,7 +13,7 @@ import (
 
 // Create makes a table or an index from its row in another schema. Of the text, which came
 // from a file, it executes what SQLite reads there: the first statement, which must be a
-// CREATE, whatever follows it. Where text does follow, PRAGMA writable_schema must be on:
+// CREATE, whatever follows it. Where the text is Edited, PRAGMA writable_schema must be on:
 // then the row takes the whole text, as the other has it.
 //
 // A table may call functions that this program does not have: its rows can be written
@@ -37,7 +37,7 @@ func (c *Conn) Create(o SchemaRow) error {
 	for _, name := range lent {
 		err = errors.Join(err, c.lend(name, false))
 	}
-	if err != nil || !GoesOn(o.SQL) {
+	if err != nil || !Edited(o) {
 		return err
 	}
 	return c.Exec("UPDATE main.sqlite_schema SET sql=?1 WHERE type=?2 AND name=?3", o.SQL, o.Type, o.Name)
@@ -79,11 +79,21 @@ func (c *Conn) lend(name string, on bool) error {
 	return c.fail("function", C.rq_lend(c.db, text, n))
 }
 
-// GoesOn reports whether the text of a table or an index has more than one statement, or a
-// semicolon at its end, either of which only an edit of the schema can have put there.
-func GoesOn(sql string) bool {
-	if !strings.Contains(sql, ";") {
-		return false
+// Edited reports whether the text of a table or an index is not the one that SQLite writes
+// when it executes it: other words or letters are before the name, or more than one
+// statement, or a semicolon, after it. Only an edit of the schema can have put that there.
+func Edited(o SchemaRow) bool {
+	begins := []string{"CREATE TABLE "}
+	if o.Type == "index" {
+		begins = []string{"CREATE INDEX ", "CREATE UNIQUE INDEX "}
 	}
-	return slices.ContainsFunc(tokens(sql), func(t token) bool { return !t.ident && t.text == ";" })
+	for _, begin := range begins {
+		rest, ok := strings.CutPrefix(o.SQL, begin)
+		if !ok || rest == "" || strings.IndexByte(" \t\n\f\r-/", rest[0]) >= 0 {
+			continue
+		}
+		toks := tokens(rest)
+		return !toks[0].is(o.Name) || slices.ContainsFunc(toks, func(t token) bool { return !t.ident && t.text == ";" })
+	}
+	return true
 }
