@@ -75,7 +75,29 @@ func (h *hold) look(ctx context.Context) error {
 	case h.spent:
 		return f.release()
 	case f.pinned < 0:
-		return f.attach(ctx)
+		if err := f.attach(ctx); !errors.Is(err, errLocked) {
+			return err
+		}
+	}
+	return nil
+}
+
+// reattach takes the pin where a hold has let it go. It waits for a program that keeps the
+// write lock: to end the term would be to rebuild the base once more.
+func (c *capture) reattach(ctx context.Context) error {
+	for c.follower.pinned < 0 {
+		why, err := errMissed, c.follower.attach(ctx)
+		switch {
+		case err == nil:
+		case !errors.Is(err, errLocked) || ctx.Err() != nil:
+			return err
+		default:
+			why = fmt.Errorf("%w: %w", errMissed, err)
+		}
+		if err := c.src.unmoved(); err != nil {
+			return err
+		}
+		c.waits(why)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sqlite-replicator/replicator/cdc"
+	"github.com/sqlite-replicator/replicator/internal/sqlite"
 	"github.com/sqlite-replicator/replicator/snapshot"
 	"github.com/sqlite-replicator/replicator/wal"
 )
@@ -100,6 +102,47 @@ func TestResyncWaitsWithinBounds(t *testing.T) {
 	if !b.has(cdc.Break) {
 		t.Errorf("captured %v, want a break", b.kinds())
 	}
+}
+
+// TestResyncWaitsForAWriter: a snapshot that was restored to be compared is not given up because
+// of a program that keeps the write lock for long, when the pin has to be taken again.
+func TestResyncWaitsForAWriter(t *testing.T) {
+	path := makeSource(t, "PRAGMA journal_mode=WAL; "+oneTable)
+	app, err := sqlite.Open(path, sqlite.Options{Plain: true})
+	noError(t, err)
+	defer func() { noError(t, app.Close()) }()
+	log := newMemoryLog(func(*cdc.Change) error { return nil })
+	src, err := openSource(path)
+	noError(t, err)
+	defer func() { noError(t, src.close()) }()
+	now, told, rebuilt := time.Now(), 0, 0
+	setup := captureSetup{
+		dir: t.TempDir(), options: testCaptureOptions(), logger: testLogger(), doubts: &doubts{},
+		clock: func() time.Time { now = now.Add(attachPatience); return now },
+		waits: func(err error) {
+			if errors.Is(err, errLocked) {
+				told++
+				noError(t, app.Exec("COMMIT"))
+			}
+		},
+		rebuild: func(context.Context, cdc.Position) (string, error) {
+			rebuilt++
+			base := filepath.Join(t.TempDir(), "base.db")
+			noError(t, app.Exec("VACUUM INTO '"+base+"'; BEGIN IMMEDIATE; INSERT INTO t(v) VALUES(1)"))
+			return base, nil
+		},
+	}
+	c, err := newCapture(t.Context(), src, log, setup)
+	noError(t, err)
+	noError(t, c.close())
+	noError(t, setup.doubts.raise(errPastSQLite, nil))
+	setup.options.MaxSQLiteWAL = -1 // so that the pin is let go
+	c, err = newCapture(t.Context(), src, log, setup)
+	noError(t, err)
+	if told != 1 || rebuilt != 1 || c.broken != 0 {
+		t.Errorf("%d snapshots were restored, the writer was waited for %d times, the break is at %d", rebuilt, told, c.broken)
+	}
+	noError(t, c.close())
 }
 
 // TestChangeLogBeforeAnythingIsKnown: a change log may be past its bound when a process starts,

@@ -72,12 +72,7 @@ func (c *capture) resync(ctx context.Context, tail cdc.Tail) (err error) {
 	if b != nil {
 		defer func() { err = errors.Join(err, b.close()) }()
 	}
-	if c.follower.pinned < 0 {
-		if attached := c.follower.attach(ctx); attached != nil {
-			return errors.Join(err, attached)
-		}
-	}
-	if err != nil {
+	if err := errors.Join(err, c.reattach(ctx)); err != nil {
 		return err
 	}
 	if err := c.difference(b); err != nil {
