@@ -133,11 +133,11 @@ func parseOp(b []byte, tables []*Table, c *Change) error {
 	*c = Change{Op: Op(r.byte())}
 	switch c.Op {
 	case OpTable:
-		flags := r.byte()
+		flags := r.flags(tableWithoutRowid)
 		key := r.uvarint()
 		c.Table = &Table{Name: string(r.bytes()), WithoutRowid: flags&tableWithoutRowid != 0, Key: int(key & 0xffff)}
-		if flags&^tableWithoutRowid != 0 || key > 0xffff || c.Table.Name == "" {
-			return fmt.Errorf("%w: declaration of table %q: flags %#x, key of %d fields", ErrCorrupt, c.Table.Name, flags, key)
+		if r.err == nil && (key > 0xffff || c.Table.Name == "") {
+			return fmt.Errorf("%w: declaration of table %q: key of %d fields", ErrCorrupt, c.Table.Name, key)
 		}
 	case OpDelete, OpUpdate, OpInsert:
 		n := r.uvarint()
@@ -163,10 +163,9 @@ func parseOp(b []byte, tables []*Table, c *Change) error {
 			return fmt.Errorf("%w: %s does not fit 32 bits", ErrCorrupt, c.Op)
 		}
 	case OpEnd:
-		flags := r.byte()
-		c.Resync = flags&endResync != 0
+		c.Resync = r.flags(endResync)&endResync != 0
 	default:
-		return fmt.Errorf("%w: unknown operation %d", ErrVersion, uint8(c.Op))
+		return fmt.Errorf("%w: unknown operation %d; upgrade this replicator", ErrVersion, uint8(c.Op))
 	}
 	if r.err != nil {
 		return fmt.Errorf("%w in %s operation", r.err, c.Op)
@@ -206,6 +205,15 @@ func (r *reader) byte() byte {
 		return b[0]
 	}
 	return 0
+}
+
+// flags reads a byte in which only the bits in known have a meaning yet.
+func (r *reader) flags(known byte) byte {
+	f := r.byte()
+	if f&^known != 0 && r.err == nil {
+		r.err, r.b = fmt.Errorf("%w: flags %#x; upgrade this replicator", ErrVersion, f), nil
+	}
+	return f
 }
 
 func (r *reader) uvarint() uint64 {
@@ -257,7 +265,7 @@ func (r *reader) id() (id [16]byte) {
 }
 
 func (r *reader) schema() *SchemaChange {
-	flags := r.byte()
+	flags := r.flags(schemaHasOld | schemaHasNew)
 	s := &SchemaChange{}
 	if flags&schemaHasOld != 0 {
 		s.Old = r.object()
@@ -265,15 +273,14 @@ func (r *reader) schema() *SchemaChange {
 	if flags&schemaHasNew != 0 {
 		s.New = r.object()
 	}
-	if flags == 0 || flags&^(schemaHasOld|schemaHasNew) != 0 {
-		r.err = fmt.Errorf("%w: schema flags %#x", ErrCorrupt, flags)
+	if r.err == nil && flags == 0 {
+		r.err = fmt.Errorf("%w: no schema object", ErrCorrupt)
 	}
 	return s
 }
 
 func (r *reader) object() *SchemaObject {
-	flags := r.byte()
-	o := &SchemaObject{Virtual: flags&objectVirtual != 0}
+	o := &SchemaObject{Virtual: r.flags(objectVirtual)&objectVirtual != 0}
 	for _, p := range []*string{&o.Type, &o.Name, &o.Table, &o.SQL} {
 		*p = string(r.bytes())
 	}

@@ -208,7 +208,7 @@ func (r *reader) boundary() *Boundary {
 	s.Checksum = [2]uint32{block.uint32(), block.uint32()}
 	s.PageSize, s.DBSize = block.uint32(), block.uint32()
 	s.Device, s.Inode, s.Boot = block.uint64(), block.uint64(), block.id()
-	s.BigEndian = block.byte()&1 != 0
+	s.BigEndian = block.flags(1)&1 != 0
 	block.byte() // reserved
 	for n := block.uint32(); n > 0 && block.err == nil; n-- {
 		b.Tables = append(b.Tables, TableHash{Table: string(block.bytes()), Sum: block.id()})

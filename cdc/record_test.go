@@ -105,18 +105,40 @@ func TestRecordFlips(t *testing.T) {
 
 // What only a newer version can have written calls for an upgrade.
 func TestRecordVersions(t *testing.T) {
-	rec := appendRecord(nil, Head{Kind: Part, LSN: 1, Epoch: 1}, nil, []byte("body"), nil)
+	boundary := boundaryForTest()
+	rec := appendRecord(nil, Head{Kind: Commit, LSN: 1, Epoch: 1}, &boundary, []byte("body"), nil)
 	for name, edit := range map[string]func(b []byte){
-		"version": func(b []byte) { b[8] = Version + 1 },
-		"kind":    func(b []byte) { b[9] = 9 },
-		"no kind": func(b []byte) { b[9] = 0 },
-		"flags":   func(b []byte) { b[10] |= 0x80 },
+		"version":  func(b []byte) { b[8] = Version + 1 },
+		"kind":     func(b []byte) { b[9] = 9 },
+		"no kind":  func(b []byte) { b[9] = 0 },
+		"flags":    func(b []byte) { b[10] |= 0x80 },
+		"boundary": func(b []byte) { b[HeaderSize+144] |= 0x80 },
 	} {
 		b := bytes.Clone(rec)
 		edit(b)
 		seal(b)
 		if _, err := Decode(b); !errors.Is(err, ErrVersion) || errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// So does an operation with a flag that is not known yet.
+func TestOperationVersions(t *testing.T) {
+	table := &Table{Name: "t"}
+	object := &SchemaObject{Type: "table", Name: "t", Table: "t"}
+	for c, at := range map[*Change]int{
+		{Op: OpTable, Table: table}: 1,
+		{Op: OpEnd}:                 1,
+		{Op: OpSchema, Schema: &SchemaChange{Old: object}}: 1,
+		{Op: OpSchema, Schema: &SchemaChange{New: object}}: 2, // the object's
+	} {
+		op := AppendOp(nil, c, 0)
+		var got Change
+		must(t, parseOp(op, nil, &got))
+		op[at] |= 0x80
+		if err := parseOp(op, nil, &got); !errors.Is(err, ErrVersion) || errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s, flags at %d: %v", c.Op, at, err)
 		}
 	}
 }
