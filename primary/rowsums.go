@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 
 	"github.com/sqlite-replicator/replicator/cdc"
@@ -318,12 +317,13 @@ func (s *rowSums) damage() string {
 	if s.known == len(s.tables) {
 		return ""
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.tables)) {
-		if err := s.tables[name].damage; err != nil {
-			return err.Error()
+	first, why := "", ""
+	for name, t := range s.tables { // asked for at each look at the source
+		if t.damage != nil && (why == "" || name < first) {
+			first, why = name, t.damage.Error()
 		}
 	}
-	return ""
+	return why
 }
 
 func (s *rowSums) unknown(t *summedTable) {
