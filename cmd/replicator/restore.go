@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,8 +28,8 @@ type restoreOptions struct {
 func newRestore(e *environment) *cobra.Command {
 	var o restoreOptions
 	cmd := command(e, "restore --config FILE -o FILE [--db NAME] [--lsn N | --time T]", "Write a database as of an LSN or a time to a new file", o.run)
-	cmd.Long = "restore takes the newest snapshot at or before the target and applies what follows it in the stream, up to the\n" +
-		"target; without one, up to the end of the stream. The file is then what the source was: nothing of replicator is\n" +
+	cmd.Long = "restore takes the newest snapshot at or before the target that is whole and applies what follows it in the stream,\n" +
+		"up to the target; without one, up to the end of the stream. The file is then what the source was: nothing of replicator is\n" +
 		"left in it. An existing file is never touched."
 	o.place.flags(cmd)
 	f := cmd.Flags()
@@ -102,14 +103,32 @@ func refuseExisting(path string) error {
 	return nil
 }
 
-// restore writes the database to path and returns what it shows.
+// restore writes the database to path and returns what it shows. A snapshot that is damaged
+// is passed over: from an older one the stream leads to the same end.
 func restore(ctx context.Context, a *access, db string, store snapshot.Store, to goal, path string, show *meter) (cdc.Position, error) {
-	m, err := newestBefore(ctx, store, to)
+	all, err := covered(ctx, store, to)
 	if err != nil {
 		return cdc.Position{}, err
 	}
+	var failed []error
+	for _, m := range slices.Backward(all) {
+		at, err := restoreFrom(ctx, a, db, store, m, to, path, show)
+		if err == nil {
+			return at, nil
+		}
+		if failed = append(failed, err); !errors.Is(err, snapshot.ErrDamaged) {
+			break
+		}
+		a.nats.Logger.Error("passing over a snapshot", "db", db, "lsn", m.Position.LSN, "err", err)
+	}
+	return cdc.Position{}, errors.Join(failed...)
+}
+
+// restoreFrom is restore with the snapshot m.
+func restoreFrom(ctx context.Context, a *access, db string, store snapshot.Store, m snapshot.Manifest, to goal, path string, show *meter) (cdc.Position, error) {
 	tmp := path + ".restoring"
-	if err := fetchSnapshot(ctx, store, m, tmp, show.snapshot("restoring")); err != nil {
+	err := fetchSnapshot(ctx, store, m, tmp, show.snapshot("restoring"))
+	if err != nil {
 		return cdc.Position{}, err
 	}
 	at := m.Position
@@ -128,22 +147,22 @@ func restore(ctx context.Context, a *access, db string, store snapshot.Store, to
 	return at, fs.SyncDir(filepath.Dir(path))
 }
 
-// newestBefore is the newest snapshot that the goal covers.
-func newestBefore(ctx context.Context, store snapshot.Store, to goal) (snapshot.Manifest, error) {
+// covered are the snapshots that the goal covers, the newest last; none is an error.
+func covered(ctx context.Context, store snapshot.Store, to goal) ([]snapshot.Manifest, error) {
 	all, err := snapshot.List(ctx, store)
 	if all == nil {
-		return snapshot.Manifest{}, err
-	}
-	for i := len(all) - 1; i >= 0; i-- {
-		if to.covers(all[i].Position.LSN, all[i].Totals.CapturedAt) {
-			return all[i], nil
-		}
+		return nil, err
 	}
 	if len(all) == 0 {
-		return snapshot.Manifest{}, errors.Join(errors.New("there is no snapshot in the store"), err)
+		return nil, errors.Join(errors.New("there is no snapshot in the store"), err)
 	}
-	return snapshot.Manifest{}, errors.Join(fmt.Errorf("no snapshot reaches back to %s; the oldest is of LSN %d, %s",
-		to, all[0].Position.LSN, all[0].Totals.CapturedAt.UTC().Format(time.RFC3339)), err)
+	oldest := all[0]
+	all = slices.DeleteFunc(all, func(m snapshot.Manifest) bool { return !to.covers(m.Position.LSN, m.Totals.CapturedAt) })
+	if len(all) == 0 {
+		return nil, errors.Join(fmt.Errorf("no snapshot reaches back to %s; the oldest is of LSN %d, %s",
+			to, oldest.Position.LSN, oldest.Totals.CapturedAt.UTC().Format(time.RFC3339)), err)
+	}
+	return all, nil
 }
 
 // fetchSnapshot writes a snapshot to path, in place of what an earlier restore
