@@ -47,6 +47,7 @@ type Conn struct {
 
 	census census
 	parts  *window // of the objects that are put
+	reads  *window // of those that are read
 
 	mu      sync.Mutex
 	ending  bool               // Close was called: to be disconnected is no news
@@ -66,7 +67,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if o.Logger == nil || (o.URL == "") == (o.Server == nil) {
 		return nil, errors.New("stream: connect: a logger and either a URL or a server are required")
 	}
-	c := &Conn{log: o.Logger, changed: make(chan struct{}), closed: make(chan struct{}), logged: make(map[string]bool), parts: newWindow(lingerParts)}
+	c := &Conn{log: o.Logger, changed: make(chan struct{}), closed: make(chan struct{}), logged: make(map[string]bool), parts: newWindow(lingerParts), reads: newWindow(lingerParts)}
 	c.link, c.cut = context.WithCancel(context.Background())
 	c.census.conn = c
 	opts, err := c.options(o)

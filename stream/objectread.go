@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -102,10 +103,21 @@ func (o *Objects) chunks(ctx context.Context, h jetstream.Stream, info jetstream
 	return data, nil
 }
 
+// chunk asks for one message in its turn: all that are asked for at a time come before what
+// else is on the link, such as acknowledgements.
 func (o *Objects) chunk(ctx context.Context, h jetstream.Stream, subject string, from uint64) (*jetstream.RawStreamMsg, error) {
+	place, err := o.conn.reads.enter(ctx, objectChunk)
+	if err != nil {
+		return nil, err
+	}
+	defer o.conn.reads.leave(place)
 	req, cancel := o.conn.bounded(ctx, o.patience)
 	defer cancel()
-	return h.GetMsg(req, from, jetstream.WithGetMsgSubject(subject))
+	m, err := h.GetMsg(req, from, jetstream.WithGetMsgSubject(subject))
+	if err == nil {
+		o.conn.reads.arrived(place, time.Since(place.left))
+	}
+	return m, err
 }
 
 // missing tells a chunk that is gone from one that the server of a cluster that

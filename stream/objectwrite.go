@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// lingerParts is how long the messages of an object may wait on the link behind others.
+// lingerParts is how long the messages of objects, put or read, may wait on the link behind others.
 const lingerParts = time.Second
 
 // put sends the messages of an object and then its description, with which it is there.

@@ -161,6 +161,41 @@ func TestPutOnASlowLink(t *testing.T) {
 	}
 }
 
+// TestGetsOnASlowLink: what is read of several objects leaves room, too: it is not all asked
+// for at once.
+func TestGetsOnASlowLink(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	srv, _ := startServer(t, ServerOptions{Listen: "127.0.0.1:0"})
+	near := connect(t, Options{Server: srv})
+	names := []string{"a", "b", "c", "d"}
+	for _, name := range names {
+		if err := near.Objects("app", 1).Put(ctx, name, make([]byte, objectChunk)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var asked atomic.Int64
+	if _, err := near.nc.Subscribe("$JS.API.DIRECT.GET.*", func(*nats.Msg) { asked.Add(1) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := near.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	const pace, perTick = 20 * time.Millisecond, 32 << 10 // 1.6 MiB/s
+	far := connect(t, Options{URL: slowLink(t, srv.URL(), pace, perTick)}).Objects("app", 1)
+	first := make(chan error, len(names))
+	for _, name := range names {
+		go func() {
+			_, err := far.Get(ctx, name)
+			first <- err
+		}()
+	}
+	if err := <-first; err != nil || asked.Load() < 1 || asked.Load() > 2 {
+		t.Errorf("%d messages were asked for before the first had come, %v", asked.Load(), err)
+	}
+}
+
 // TestPutTakesItsTime: an object may take longer than any single message of it may, as where
 // a large one, and others beside it, share a slow link.
 func TestPutTakesItsTime(t *testing.T) {
