@@ -12,6 +12,17 @@ import (
 	"testing"
 )
 
+// allowed gives who names no user the permissions of configs/primary-external-nats.yaml.
+const allowed = `
+no_auth_user: replicator
+authorization {
+  users: [{user: replicator, password: unused, permissions: {
+    publish: ["replicator.>", "$JS.API.>", "$O.>", "_INBOX.>"]
+    subscribe: ["replicator.>", "_INBOX.>"]
+  }}]
+}
+`
+
 // A cluster is three servers of their own.
 type cluster struct {
 	p       *plant
@@ -48,8 +59,8 @@ func (c *cluster) start(i int) {
 		routes = append(routes, fmt.Sprintf("%q", "nats://"+r))
 	}
 	config := filepath.Join(c.p.dir, fmt.Sprintf("n%d.conf", i))
-	c.p.must(os.WriteFile(config, fmt.Appendf(nil, "server_name: n%d\nlisten: %q\nhttp: %q\njetstream: {store_dir: %q}\ncluster: {name: test, listen: %q, routes: [%s]}\n",
-		i, c.ports[i], c.monitor[i], filepath.Join(c.p.dir, fmt.Sprintf("store%d", i)), c.routes[i], strings.Join(routes, ",")), 0o600))
+	c.p.must(os.WriteFile(config, fmt.Appendf(nil, "server_name: n%d\nlisten: %q\nhttp: %q\njetstream: {store_dir: %q}\ncluster: {name: test, listen: %q, routes: [%s]}\n%s",
+		i, c.ports[i], c.monitor[i], filepath.Join(c.p.dir, fmt.Sprintf("store%d", i)), c.routes[i], strings.Join(routes, ","), allowed), 0o600))
 	c.servers[i] = start(c.p.t, fmt.Sprintf("n%d", i), exec.Command(c.program, "-c", config))
 }
 
