@@ -2,6 +2,8 @@ package primary
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -94,5 +96,41 @@ func TestRestsMakeWay(t *testing.T) {
 	}
 	if h.lately(now.Add(onItsWay)) || h.lately(now.Add(-time.Hour)) {
 		t.Error("heard for ever")
+	}
+}
+
+// TestRestsAfterWorkAlone: that it took an hour until there was a term, since the file or
+// NATS was away, keeps nobody from hashing and inspecting when there is one.
+func TestRestsAfterWorkAlone(t *testing.T) {
+	b := newBench(t, oneTable)
+	c := startCapture(t, b.path, newMemoryLog(nil), testCaptureOptions())
+	var ahead atomic.Int64
+	b.edit = func(o *Options) { o.Clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } }
+	p, err := New(b.options())
+	noError(t, err)
+	ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+	wanted, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- p.summer.Run(ctx, wanted) }()
+	wanted <- struct{}{}
+	for asks := 0; ; asks++ {
+		select {
+		case call := <-p.calls:
+			if asks == 0 {
+				ahead.Add(int64(time.Hour))
+			}
+			call.done <- call.do(c)
+			continue
+		case wanted <- struct{}{}:
+		case <-ctx.Done():
+			t.Error("it rests as long as it has waited for a term")
+		}
+		if asks < 2 {
+			t.Errorf("%d questions for a base", asks)
+		}
+		break
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, ctx.Err()) {
+		t.Error(err)
 	}
 }

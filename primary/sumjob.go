@@ -143,6 +143,8 @@ type summer struct {
 	mu     sync.Mutex
 	proved soundness               // the snapshots that were complete before the last whole round
 	cancel context.CancelCauseFunc // of what is under way
+	began  time.Time               // when that did
+	took   time.Duration           // by what ended since lasted was called
 	status SumStatus               // Tables and Known are the capture's
 }
 
@@ -155,18 +157,16 @@ func (s *summer) Run(ctx context.Context, wanted <-chan struct{}) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-inspect.C:
-			began := s.p.o.Clock()
 			if err := s.inspect(ctx); err != nil && ctx.Err() == nil {
 				s.uninspected(err)
 			}
-			inspect.Reset(max(inspectFirst, inspectShare*s.p.o.Clock().Sub(began)))
+			inspect.Reset(max(inspectFirst, inspectShare*s.lasted()))
 			continue
 		case <-wanted:
 		}
 		for failed := true; failed; {
-			began := s.p.o.Clock()
 			err := s.once(ctx)
-			pause := s.p.o.Clock().Sub(began) // without a pin, so that the SQLite WAL can start over
+			pause := s.lasted() // without a pin, so that the SQLite WAL can start over
 			if failed = err != nil; failed && ctx.Err() == nil {
 				s.p.o.Logger.Info("row-set hashes are computed later", "err", err)
 				pause = sumBackOff
@@ -258,6 +258,20 @@ func (s *summer) begin(cancel context.CancelCauseFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cancel, s.status.Pages = cancel, 0
+	if now := s.p.o.Clock(); cancel != nil {
+		s.began = now
+	} else {
+		s.took = now.Sub(s.began)
+	}
+}
+
+// lasted is how long what ended since the last call took, from its frozen state on. To
+// wait for a term, which may be for hours, costs nobody anything, and asks for no rest.
+func (s *summer) lasted() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer func() { s.took = 0 }()
+	return s.took
 }
 
 // interrupt ends the job under way, if there is one.
