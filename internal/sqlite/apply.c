@@ -6,6 +6,8 @@
 
 #define IN_PLACE ((sqlite3_destructor_type)0) /* SQLITE_STATIC */
 
+static const unsigned char nothing[1];
+
 rq_target *rq_target_new(int encoding, int fields, int key) {
   rq_target *t = calloc(1, sizeof *t);
   if (!t) return 0;
@@ -16,12 +18,14 @@ rq_target *rq_target_new(int encoding, int fields, int key) {
   t->bindable = calloc(t->words, sizeof *t->bindable);
   t->makes = calloc(fields + 1, sizeof *t->makes);
   t->bits = calloc(t->words, sizeof *t->bits);
+  t->absent = calloc(fields + 1, sizeof *t->absent);
   t->old = calloc(fields + 1, sizeof *t->old);
   t->new = calloc(fields + 1, sizeof *t->new);
-  if (!t->bindable || !t->makes || !t->bits || !t->old || !t->new) {
+  if (!t->bindable || !t->makes || !t->bits || !t->absent || !t->old || !t->new) {
     rq_target_free(t);
     return 0;
   }
+  for (int i = 0; i < fields; i++) t->absent[i].p = nothing;
   return t;
 }
 
@@ -30,6 +34,9 @@ void rq_target_free(rq_target *t) {
     sqlite3_finalize(t->slot[i].stmt);
     free(t->slot[i].bits);
   }
+  for (int i = 0; t->absent && i < t->fields; i++)
+    if (t->absent[i].n > 0) free((void *)t->absent[i].p);
+  free(t->absent);
   free(t->bindable);
   free(t->makes);
   free(t->bits);
@@ -42,6 +49,19 @@ void rq_target_free(rq_target *t) {
 void rq_target_bind(rq_target *t, int field, int makes) {
   t->bindable[field / 64] |= (uint64_t)1 << field % 64;
   t->makes[field] = (unsigned char)makes;
+}
+
+int rq_target_absent(rq_target *t, int field, uint64_t type, const void *p, uint64_t n) {
+  rq_field *f = &t->absent[field];
+  if (n > 0) {
+    unsigned char *copy = malloc(n);
+    if (!copy) return 0;
+    memcpy(copy, p, n);
+    f->p = copy;
+  }
+  f->type = type;
+  f->n = n;
+  return 1;
 }
 
 static size_t set_bytes(const rq_target *t) { return (size_t)t->words * sizeof(uint64_t); }
@@ -148,8 +168,7 @@ static void present(rq_target *t, int n) {
   }
 }
 
-// changed sets t->bits to the fields whose bytes differ. A field that only the new
-// record has counts: the old one read as the column's default.
+// changed sets t->bits to the fields whose bytes differ: all, without an old record.
 static void changed(rq_target *t, int nold, int nnew) {
   present(t, nnew);
   for (int i = 0; i < nold && i < nnew; i++) {
@@ -187,23 +206,8 @@ static int apply_insert(sqlite3 *db, const rq_change *c, int nnew, int *rc) {
   return stmt ? run_insert(db, t, stmt, c->rowid, rc) : RQ_NEED;
 }
 
-// replace writes a record that is shorter than the one it replaces: the missing
-// fields mean their defaults, which only an INSERT can leave to SQLite.
-static int replace(sqlite3 *db, const rq_change *c, int nnew, int *rc) {
-  rq_target *t = c->target;
-  memset(t->bits, 0, set_bytes(t));
-  sqlite3_stmt *del = find(t, RQ_DELETE);
-  if (!del) return RQ_NEED;
-  present(t, nnew);
-  sqlite3_stmt *ins = find(t, RQ_INSERT);
-  if (!ins) return RQ_NEED; // before the delete ran: the change starts over
-  int status = run_delete(db, t, del, c->rowid, rc);
-  return status == RQ_OK ? run_insert(db, t, ins, c->rowid, rc) : status;
-}
-
 static int apply_update(sqlite3 *db, const rq_change *c, int nold, int nnew, int *rc) {
   rq_target *t = c->target;
-  if (nnew < nold) return replace(db, c, nnew, rc);
   changed(t, nold, nnew);
   sqlite3_stmt *stmt = find(t, RQ_UPDATE);
   if (!stmt) return RQ_NEED;
@@ -377,6 +381,13 @@ static int apply_summed(sqlite3 *db, const rq_change *c, int at, int nold, int n
   return RQ_OK;
 }
 
+// complete adds to the fields of a record those that it lacks. To leave them to an INSERT
+// would not do: the DEFAULT 1.10 of a column of TEXT reads as 1.10, and is written as 1.1.
+static int complete(const rq_target *t, rq_field *f, int n) {
+  for (; n < t->fields; n++) f[n] = t->absent[n];
+  return n;
+}
+
 // apply_one makes c, the change of the batch at that index.
 static int apply_one(sqlite3 *db, const rq_change *c, int at, int *rc) {
   rq_target *t = c->target;
@@ -384,11 +395,13 @@ static int apply_one(sqlite3 *db, const rq_change *c, int at, int *rc) {
   if (c->old && (t->key || c->op == RQ_UPDATE)) {
     nold = rq_parse((const unsigned char *)c->old, c->nold, t->old, t->fields);
     if (nold < t->key) return RQ_RECORD;
+    nold = complete(t, t->old, nold);
   }
   if (c->new) {
     nnew = rq_parse((const unsigned char *)c->new, c->nnew, t->new, t->fields);
     if (nnew < t->key) return RQ_RECORD;
     if (!all_kept(t, nnew)) return RQ_ALTERED;
+    nnew = complete(t, t->new, nnew);
   }
   return t->shape ? apply_summed(db, c, at, nold, nnew, rc) : apply_parsed(db, c, nold, nnew, rc);
 }

@@ -47,9 +47,9 @@ func (op Op) String() string {
 }
 
 // A Change is one row change. Old and New are SQLite records in the database's
-// encoding (https://www.sqlite.org/fileformat2.html#record_format); a record that
-// lacks fields at its end means the columns' defaults, as ALTER TABLE ADD COLUMN
-// leaves them. Old is needed for Delete and Update of WITHOUT ROWID tables, where
+// encoding (https://www.sqlite.org/fileformat2.html#record_format); fields that a
+// record lacks at its end, as ALTER TABLE ADD COLUMN leaves it, mean what they read
+// as (Conn.Missing). Old is needed for Delete and Update of WITHOUT ROWID tables, where
 // its key finds the row; for Update of others it only tells which columns to leave
 // alone, and nil means none.
 type Change struct {

@@ -54,6 +54,7 @@ typedef struct {
   uint64_t clock;
   uint64_t *bindable;  // fields that SQL may set
   unsigned char *makes; // of each field: RQ_KEEPS or another
+  rq_field *absent;    // what a field reads as where a record ends before it
   rq_field *old, *new; // the change at hand
   rq_shape *shape;     // of the rows that are summed; 0 = none are
   rq_run run;          // inserted, and not yet read back
@@ -82,6 +83,10 @@ typedef struct {
 rq_target *rq_target_new(int encoding, int fields, int key);
 void rq_target_free(rq_target *t);
 void rq_target_bind(rq_target *t, int field, int makes);
+
+// rq_target_absent says what a field reads as where a record ends before it; NULL unless
+// it is called, once at most. It copies, and returns 0 for want of memory.
+int rq_target_absent(rq_target *t, int field, uint64_t type, const void *p, uint64_t n);
 
 // rq_target_add gives t the statement for the shape it asked for, and owns it. It
 // returns 0 when the statement has another number of parameters than the shape.

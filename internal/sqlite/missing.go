@@ -4,8 +4,10 @@ package sqlite
 import "C"
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -164,6 +166,22 @@ func (r Row) value(i int) Value {
 		v.Bytes = string(r.Blob(i)) // of a text, too, the bytes as they are
 	}
 	return v
+}
+
+// serial is v as the field of a record: its serial type and its bytes (file format §2.1).
+func (v Value) serial() (typ uint64, b []byte) {
+	n := uint64(len(v.Bytes))
+	switch v.Class {
+	case ClassInteger:
+		return 6, binary.BigEndian.AppendUint64(nil, uint64(v.Int))
+	case ClassFloat:
+		return 7, binary.BigEndian.AppendUint64(nil, math.Float64bits(v.Float))
+	case ClassText:
+		return 13 + 2*n, []byte(v.Bytes)
+	case ClassBlob:
+		return 12 + 2*n, []byte(v.Bytes)
+	}
+	return 0, nil
 }
 
 // Missing returns what each column of t, a table of c, reads as when a record ends

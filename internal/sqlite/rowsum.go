@@ -7,7 +7,6 @@ import "C"
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"strings"
 )
 
@@ -28,6 +27,11 @@ func (c *Conn) shape(t Table) (*C.rq_shape, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newShape(t, missing)
+}
+
+// newShape is shape where it is known what Missing gives.
+func newShape(t Table, missing []Value) (*C.rq_shape, error) {
 	columns := t.Summed()
 	rowid := 0
 	if t.SumsRowid() {
@@ -52,16 +56,6 @@ func setMissing(s *C.rq_shape, i int, v Value) bool {
 	p := C.CBytes([]byte(v.Bytes))
 	defer C.free(p)
 	return C.rq_shape_set(s, C.int(i), C.int(v.Class), C.int64_t(v.Int), C.double(v.Float), p, C.uint64_t(len(v.Bytes))) != 0
-}
-
-// sumWith adds to Target what Apply needs to sum the rows that it changes.
-func (t *Target) sumWith() error {
-	s, err := t.conn.shape(t.table)
-	if err != nil {
-		return fmt.Errorf("sqlite: target %q: %w", t.table.Name, err)
-	}
-	t.h.shape = s
-	return nil
 }
 
 // TakeSum returns by how much the table's row-set hash has changed, new rows less

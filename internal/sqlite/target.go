@@ -1,5 +1,6 @@
 package sqlite
 
+// #include <stdlib.h>
 // #include "apply.h"
 import "C"
 
@@ -51,14 +52,38 @@ func (c *Conn) Target(table Table) (*Target, error) {
 		}
 	}
 	t := &Target{table: table, conn: c, h: h}
-	if c.rowSums {
-		if err := t.sumWith(); err != nil {
-			C.rq_target_free(h)
-			return nil, err
-		}
+	if err := t.learn(); err != nil {
+		C.rq_target_free(h)
+		return nil, err
 	}
 	c.targets[t] = struct{}{}
 	return t, nil
+}
+
+// learn tells what fields read as that a record lacks, and what Apply needs to sum the
+// rows that it changes.
+func (t *Target) learn() error {
+	missing, err := t.conn.Missing(t.table)
+	if err != nil {
+		return fmt.Errorf("sqlite: target %q: %w", t.table.Name, err)
+	}
+	for field, i := range t.table.Stored {
+		if typ, b := missing[i].serial(); !t.absent(field, typ, b) {
+			return fmt.Errorf("sqlite: target %q: %w", t.table.Name, errNoMemory)
+		}
+	}
+	if t.conn.rowSums {
+		if t.h.shape, err = newShape(t.table, missing); err != nil {
+			return fmt.Errorf("sqlite: target %q: %w", t.table.Name, err)
+		}
+	}
+	return nil
+}
+
+func (t *Target) absent(field int, typ uint64, b []byte) bool {
+	p := C.CBytes(b)
+	defer C.free(p)
+	return C.rq_target_absent(t.h, C.int(field), C.uint64_t(typ), p, C.uint64_t(len(b))) != 0
 }
 
 // makes says what a column of an affinity makes of values of other classes.
