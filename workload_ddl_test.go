@@ -197,7 +197,7 @@ func (w *workload) addColumn() {
 	}
 	w.exec("ALTER TABLE " + quote(t.name) + " ADD COLUMN " + w.name("a") + pick(w.r,
 		"", " INT DEFAULT 7", " TEXT NOT NULL DEFAULT 'dflt'", " REAL DEFAULT 1", " REAL NOT NULL DEFAULT 2", " BLOB DEFAULT x'00ff'",
-		" TEXT DEFAULT 12", " INT DEFAULT '12'", " NUMERIC DEFAULT '1e2'", " DEFAULT -0.0", " AS (1) VIRTUAL", " INT CHECK(1)", " TEXT COLLATE NOCASE DEFAULT NULL"))
+		" TEXT DEFAULT 1.20", " INT DEFAULT '12'", " NUMERIC DEFAULT '1e2'", " DEFAULT -0.0", " AS (1) VIRTUAL", " INT CHECK(1)", " TEXT COLLATE NOCASE DEFAULT NULL"))
 }
 
 func (w *workload) renameColumn() {
