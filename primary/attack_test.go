@@ -234,9 +234,9 @@ func TestWriteLockWaitsForTheBacklog(t *testing.T) {
 	}
 }
 
-// TestFailedAttachEndsTheTerm: when the pin cannot be taken up again after a
-// resync that failed, the term must not go on without it.
-func TestFailedAttachEndsTheTerm(t *testing.T) {
+// TestTermWaitsForItsPin: when the pin cannot be taken up again after a resync that
+// failed, the term must not go on without it.
+func TestTermWaitsForItsPin(t *testing.T) {
 	path := makeSource(t, "PRAGMA journal_mode=WAL; "+oneTable)
 	log := newMemoryLog(func(*cdc.Change) error { return nil })
 	app := openApp(t, path)
@@ -253,15 +253,23 @@ func TestFailedAttachEndsTheTerm(t *testing.T) {
 		}
 	})
 	log.tail.Boundary.Source.Salt[0]++ // nothing can be proved
+	waited := false
 	c, err := startWith(t, path, log, func(s *captureSetup) {
 		s.clock = fastClock()
 		s.options.MaxSQLiteWAL = 1 // so that the pin is given up meanwhile
 		s.rebuild = func(context.Context, cdc.Position) (string, error) {
 			return "", errors.Join(errors.New("no snapshot"), app.BeginImmediate())
 		}
+		s.waits = func(err error) {
+			if errors.Is(err, errLocked) {
+				waited = true
+				noError(t, app.Rollback())
+			}
+		}
 	})
-	if err == nil {
-		t.Errorf("the term began with pin %d", c.follower.pinned)
+	noError(t, err)
+	if !waited || c.follower.pinned < 0 || c.broken == 0 {
+		t.Errorf("the term began with pin %d; it waited: %t; the break is at %d", c.follower.pinned, waited, c.broken)
 	}
 }
 
