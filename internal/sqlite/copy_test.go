@@ -303,6 +303,11 @@ func TestCopyFromRunsNoForeignSQL(t *testing.T) {
 		"CREATE TABLE  t(a)":                        "t",
 		"CREATE TABLE IF NOT EXISTS t(a)":           "t",
 		"CREATE UNIQUE index i ON t(a)":             "i",
+		"CREATE TABLE t(a) ":                        "t",
+		"CREATE TABLE t(a) /* comment */":           "t",
+		"CREATE TABLE t(a) -- (comment)":            "t",
+		"CREATE TABLE t(a INT) STRICT -- comment":   "t",
+		"CREATE INDEX i ON t(a) -- comment":         "i",
 		"DELETE FROM victim":                        "",
 	} {
 		src, path := openTest(t, Options{})

@@ -81,7 +81,9 @@ func (c *Conn) lend(name string, on bool) error {
 
 // Edited reports whether the text of a table or an index is not the one that SQLite writes
 // when it executes it: other words or letters are before the name, or more than one
-// statement, or a semicolon, after it. Only an edit of the schema can have put that there.
+// statement, or a semicolon, after it, or a comment or space behind the columns of a table.
+// Only an edit of the schema can have put that there. It may report an index, or a table
+// with options, that was made with a comment at its end.
 func Edited(o SchemaRow) bool {
 	begins := []string{"CREATE TABLE "}
 	if o.Type == "index" {
@@ -92,8 +94,12 @@ func Edited(o SchemaRow) bool {
 		if !ok || rest == "" || strings.IndexByte(" \t\n\f\r-/", rest[0]) >= 0 {
 			continue
 		}
-		toks := tokens(rest)
-		return !toks[0].is(o.Name) || slices.ContainsFunc(toks, func(t token) bool { return !t.ident && t.text == ";" })
+		toks := tokens(rest + ";") // which is lost in a comment that only the end of the text ends
+		end := slices.IndexFunc(toks, func(t token) bool { return !t.ident && t.text == ";" })
+		if end != len(toks)-1 || !toks[0].is(o.Name) {
+			return true
+		}
+		return o.Type == "table" && toks[end-1].text == ")" && !strings.HasSuffix(rest, ")")
 	}
 	return true
 }
