@@ -51,7 +51,7 @@ func (r *Replica) reseed(ctx context.Context) error {
 		err = r.adopt(ctx, tmp, at)
 	}
 	switch {
-	case isFull(err), errors.Is(err, errStream): // it goes on from there
+	case isFull(err), errors.Is(err, errStream), err != nil && ctx.Err() != nil: // it goes on from there
 		return err
 	case err != nil:
 		return errors.Join(err, removeDatabase(tmp))

@@ -278,6 +278,35 @@ func TestStreamAwayInAReseed(t *testing.T) {
 	}
 }
 
+// TestStopInAReseed: nor is it where the replica is stopped before it has taken it over.
+func TestStopInAReseed(t *testing.T) {
+	g := newRig(t, "CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+	snap, restores := g.snapshot(), 0
+	restore, stop := snap.Restore, func() {}
+	snap.Restore = func(ctx context.Context, path string, progress func(int64)) error {
+		restores++
+		defer stop()
+		return restore(ctx, path, progress)
+	}
+	g.snaps.add(snap)
+	g.run()
+	g.equal()
+	must(t, ignoreCanceled(g.stop()))
+	g.scribble("DELETE FROM t; CREATE TABLE stray(x)")
+	whole := g.ctx
+	g.ctx, stop = context.WithCancel(whole)
+	g.run()
+	<-g.ctx.Done() // with all of the snapshot restored
+	must(t, ignoreCanceled(g.stop()))
+	g.ctx = whole
+	g.run()
+	g.step("INSERT INTO t VALUES(2)")
+	g.equal()
+	if restores != 2 {
+		t.Errorf("%d restores", restores)
+	}
+}
+
 // A looked is snapshots, and what happens before each look at them.
 type looked struct {
 	Snapshots
