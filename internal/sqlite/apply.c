@@ -159,19 +159,10 @@ static int execute(sqlite3 *db, sqlite3_stmt *stmt, int *rc) {
   return sqlite3_changes64(db) == 1 ? RQ_OK : RQ_DIVERGED;
 }
 
-// present sets t->bits to the first n fields, as far as SQL may set them.
-static void present(rq_target *t, int n) {
-  for (int w = 0; w < t->words; w++) {
-    int left = n - w * 64;
-    uint64_t mask = left >= 64 ? ~(uint64_t)0 : left > 0 ? ((uint64_t)1 << left) - 1 : 0;
-    t->bits[w] = t->bindable[w] & mask;
-  }
-}
-
 // changed sets t->bits to the fields whose bytes differ: all, without an old record.
-static void changed(rq_target *t, int nold, int nnew) {
-  present(t, nnew);
-  for (int i = 0; i < nold && i < nnew; i++) {
+static void changed(rq_target *t, int nold) {
+  memcpy(t->bits, t->bindable, set_bytes(t));
+  for (int i = 0; i < nold; i++) {
     const rq_field *a = &t->old[i], *b = &t->new[i];
     if (a->type == b->type && memcmp(a->p, b->p, a->n) == 0) t->bits[i / 64] &= ~((uint64_t)1 << i % 64);
   }
@@ -199,16 +190,16 @@ static int apply_delete(sqlite3 *db, const rq_change *c, int *rc) {
   return stmt ? run_delete(db, t, stmt, c->rowid, rc) : RQ_NEED;
 }
 
-static int apply_insert(sqlite3 *db, const rq_change *c, int nnew, int *rc) {
+static int apply_insert(sqlite3 *db, const rq_change *c, int *rc) {
   rq_target *t = c->target;
-  present(t, nnew);
+  memcpy(t->bits, t->bindable, set_bytes(t));
   sqlite3_stmt *stmt = find(t, RQ_INSERT);
   return stmt ? run_insert(db, t, stmt, c->rowid, rc) : RQ_NEED;
 }
 
-static int apply_update(sqlite3 *db, const rq_change *c, int nold, int nnew, int *rc) {
+static int apply_update(sqlite3 *db, const rq_change *c, int nold, int *rc) {
   rq_target *t = c->target;
-  changed(t, nold, nnew);
+  changed(t, nold);
   sqlite3_stmt *stmt = find(t, RQ_UPDATE);
   if (!stmt) return RQ_NEED;
   int i = 1;
@@ -310,14 +301,14 @@ static int all_kept(const rq_target *t, int nnew) {
   return 1;
 }
 
-static int apply_parsed(sqlite3 *db, const rq_change *c, int nold, int nnew, int *rc) {
+static int apply_parsed(sqlite3 *db, const rq_change *c, int nold, int *rc) {
   switch (c->op) {
   case RQ_DELETE:
     return apply_delete(db, c, rc);
   case RQ_UPDATE:
-    return apply_update(db, c, nold, nnew, rc);
+    return apply_update(db, c, nold, rc);
   }
-  return apply_insert(db, c, nnew, rc);
+  return apply_insert(db, c, rc);
 }
 
 // joins reports whether a change is the next row of its target's run.
@@ -327,11 +318,11 @@ static int joins(const rq_change *c) {
 }
 
 // extend_run inserts a row that will be read back together with its neighbours.
-static int extend_run(sqlite3 *db, const rq_change *c, int at, int nnew, int *rc) {
+static int extend_run(sqlite3 *db, const rq_change *c, int at, int *rc) {
   rq_target *t = c->target;
   memset(t->bits, 0, set_bytes(t));
   if (!find(t, RQ_SELECT_RUN)) return RQ_NEED;
-  int status = apply_insert(db, c, nnew, rc);
+  int status = apply_insert(db, c, rc);
   if (status != RQ_OK) return status;
   if (t->run.n++ == 0) {
     t->run.first = c->rowid;
@@ -365,16 +356,16 @@ static int read_run(rq_target *t, rq_result *r) {
 
 // apply_summed makes a change between two looks at its row. The sum moves only
 // when the change is made: one that needs a statement starts over.
-static int apply_summed(sqlite3 *db, const rq_change *c, int at, int nold, int nnew, int *rc) {
+static int apply_summed(sqlite3 *db, const rq_change *c, int at, int nold, int *rc) {
   rq_target *t = c->target;
-  if (c->op == RQ_INSERT && t->key == 0) return extend_run(db, c, at, nnew, rc);
+  if (c->op == RQ_INSERT && t->key == 0) return extend_run(db, c, at, rc);
   uint64_t before[2] = {0, 0}, after[2] = {0, 0};
   memset(t->bits, 0, set_bytes(t));
   sqlite3_stmt *row = find(t, RQ_SELECT);
   if (!row) return RQ_NEED;
   int status = RQ_OK;
   if (c->op != RQ_INSERT) status = read_row(t, row, c->rowid, t->old, before, rc);
-  if (status == RQ_OK) status = apply_parsed(db, c, nold, nnew, rc);
+  if (status == RQ_OK) status = apply_parsed(db, c, nold, rc);
   if (status == RQ_OK && c->op != RQ_DELETE) status = read_row(t, row, c->rowid, t->new, after, rc);
   if (status != RQ_OK) return status;
   for (int i = 0; i < 2; i++) t->sum[i] += after[i] - before[i];
@@ -383,27 +374,27 @@ static int apply_summed(sqlite3 *db, const rq_change *c, int at, int nold, int n
 
 // complete adds to the fields of a record those that it lacks. To leave them to an INSERT
 // would not do: the DEFAULT 1.10 of a column of TEXT reads as 1.10, and is written as 1.1.
-static int complete(const rq_target *t, rq_field *f, int n) {
+static void complete(const rq_target *t, rq_field *f, int n) {
   for (; n < t->fields; n++) f[n] = t->absent[n];
-  return n;
 }
 
 // apply_one makes c, the change of the batch at that index.
 static int apply_one(sqlite3 *db, const rq_change *c, int at, int *rc) {
   rq_target *t = c->target;
-  int nold = 0, nnew = 0;
+  int nold = 0;
   if (c->old && (t->key || c->op == RQ_UPDATE)) {
     nold = rq_parse((const unsigned char *)c->old, c->nold, t->old, t->fields);
     if (nold < t->key) return RQ_RECORD;
-    nold = complete(t, t->old, nold);
+    complete(t, t->old, nold);
+    nold = t->fields;
   }
   if (c->new) {
-    nnew = rq_parse((const unsigned char *)c->new, c->nnew, t->new, t->fields);
+    int nnew = rq_parse((const unsigned char *)c->new, c->nnew, t->new, t->fields);
     if (nnew < t->key) return RQ_RECORD;
     if (!all_kept(t, nnew)) return RQ_ALTERED;
-    nnew = complete(t, t->new, nnew);
+    complete(t, t->new, nnew);
   }
-  return t->shape ? apply_summed(db, c, at, nold, nnew, rc) : apply_parsed(db, c, nold, nnew, rc);
+  return t->shape ? apply_summed(db, c, at, nold, rc) : apply_parsed(db, c, nold, rc);
 }
 
 // forget drops every binding that points into the batch.
