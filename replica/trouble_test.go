@@ -295,6 +295,7 @@ func TestStopInAReseed(t *testing.T) {
 	g.scribble("DELETE FROM t; CREATE TABLE stray(x)")
 	whole := g.ctx
 	g.ctx, stop = context.WithCancel(whole)
+	defer stop()
 	g.run()
 	<-g.ctx.Done() // with all of the snapshot restored
 	must(t, ignoreCanceled(g.stop()))
