@@ -166,7 +166,11 @@ func (k *maker) work(ctx context.Context, p *packer, spare []byte, free chan<- [
 // asks whether the chunks are still there: a make that was suspended for hours
 // may have been taken for a leftover and cleaned away.
 func (k *maker) publish(ctx context.Context) error {
-	names, err := k.store.List(ctx, k.m.ID+"/")
+	var names []string
+	err := retry(ctx, k.o.Clock, func() (err error) {
+		names, err = k.store.List(ctx, k.m.ID+"/")
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("snapshot: list %s: %w", k.m.ID, err)
 	}

@@ -289,6 +289,24 @@ func TestMakeStoreFails(t *testing.T) {
 	}
 }
 
+// TestMakeAsksAgain: a store that does not answer, when all is there but the manifest, is no
+// reason to take everything back.
+func TestMakeAsksAgain(t *testing.T) {
+	store, asked := newMemStore(), 0
+	store.before = func(op, _ string) error {
+		if op != "list" {
+			return nil
+		}
+		if asked++; asked < attempts {
+			return errors.New("no answer")
+		}
+		return nil
+	}
+	if _, err := Make(t.Context(), store, newSource(4096, 20, 1), identity(1), Options{Clock: newClock()}); err != nil {
+		t.Error(err)
+	}
+}
+
 // When the manifest may be there and cannot be removed, its chunks stay.
 func TestMakeUnsureManifest(t *testing.T) {
 	down := errors.New("down")
