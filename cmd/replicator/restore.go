@@ -107,10 +107,14 @@ func refuseExisting(path string) error {
 // is passed over: from an older one the stream leads to the same end.
 func restore(ctx context.Context, a *access, db string, store snapshot.Store, to goal, path string, show *meter) (cdc.Position, error) {
 	all, err := covered(ctx, store, to)
-	if err != nil {
+	if len(all) == 0 {
 		return cdc.Position{}, err
 	}
-	var failed []error
+	pass := func(err error) { a.nats.Logger.Error("passing over a snapshot", "db", db, "err", err) }
+	if err != nil {
+		pass(err)
+	}
+	failed := []error{err}
 	for _, m := range slices.Backward(all) {
 		at, err := restoreFrom(ctx, a, db, store, m, to, path, show)
 		if err == nil {
@@ -119,7 +123,7 @@ func restore(ctx context.Context, a *access, db string, store snapshot.Store, to
 		if failed = append(failed, err); !errors.Is(err, snapshot.ErrDamaged) {
 			break
 		}
-		a.nats.Logger.Error("passing over a snapshot", "db", db, "lsn", m.Position.LSN, "err", err)
+		pass(err)
 	}
 	return cdc.Position{}, errors.Join(failed...)
 }
@@ -147,7 +151,8 @@ func restoreFrom(ctx context.Context, a *access, db string, store snapshot.Store
 	return at, fs.SyncDir(filepath.Dir(path))
 }
 
-// covered are the snapshots that the goal covers, the newest last; none is an error.
+// covered are the snapshots that the goal covers, the newest last. The error names the manifests
+// that cannot be used, or says why there are none.
 func covered(ctx context.Context, store snapshot.Store, to goal) ([]snapshot.Manifest, error) {
 	all, err := snapshot.List(ctx, store)
 	if all == nil {
@@ -162,7 +167,7 @@ func covered(ctx context.Context, store snapshot.Store, to goal) ([]snapshot.Man
 		return nil, errors.Join(fmt.Errorf("no snapshot reaches back to %s; the oldest is of LSN %d, %s",
 			to, oldest.Position.LSN, oldest.Totals.CapturedAt.UTC().Format(time.RFC3339)), err)
 	}
-	return all, nil
+	return all, err
 }
 
 // fetchSnapshot writes a snapshot to path, in place of what an earlier restore

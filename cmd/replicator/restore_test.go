@@ -29,8 +29,8 @@ func (p filePages) ReadPages(_ context.Context, first uint32, dst []byte) (int, 
 	return copy(dst, p[int(first-1)*4096:]) / 4096, nil
 }
 
-// TestRestorePassesOverDamage: one snapshot that is damaged stands in no restore's way, and
-// nothing is restored from it.
+// TestRestorePassesOverDamage: a snapshot that is damaged, or has a damaged manifest, stands
+// in no restore's way, nothing is restored from it, and that is told.
 func TestRestorePassesOverDamage(t *testing.T) {
 	dir, ctx, to := t.TempDir(), t.Context(), goal{lsn: 7}
 	app := filepath.Join(dir, "app.db")
@@ -46,15 +46,19 @@ func TestRestorePassesOverDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	store := snapshot.NewDir(filepath.Join(dir, "snapshots"))
-	for range 2 {
+	for range 3 {
 		m := snapshot.Manifest{Database: "app", Node: "test", Position: cdc.Position{Lineage: cdc.ID{1}, Epoch: 1, LSN: to.lsn}}
 		if _, err := snapshot.Make(ctx, store, filePages(file), m, snapshot.Options{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	all, err := covered(ctx, store, to)
-	if err != nil || len(all) != 2 {
+	if err != nil || len(all) != 3 {
 		t.Fatalf("%d snapshots, %v", len(all), err)
+	}
+	unlisted, all := all[2].ID, all[:2]
+	if err := store.Put(ctx, unlisted+"/manifest.json", []byte("damage")); err != nil {
+		t.Fatal(err)
 	}
 	var said bytes.Buffer
 	a := &access{nats: stream.Options{Logger: slog.New(slog.NewTextHandler(&said, nil))}}
@@ -66,9 +70,9 @@ func TestRestorePassesOverDamage(t *testing.T) {
 		at, err := restore(ctx, a, "app", store, to, path, newMeter(&environment{clock: time.Now}))
 		got, rerr := os.ReadFile(path)
 		switch {
-		case left > 0 && (err != nil || at.LSN != to.lsn || rerr != nil || !bytes.Equal(got, file) || !strings.Contains(said.String(), m.ID)):
+		case left > 0 && (err != nil || at.LSN != to.lsn || rerr != nil || !bytes.Equal(got, file) || !strings.Contains(said.String(), unlisted) || !strings.Contains(said.String(), m.ID)):
 			t.Errorf("%d whole: LSN %d, %v; %d bytes, %v; said %q", left, at.LSN, err, len(got), rerr, said.String())
-		case left == 0 && (!errors.Is(err, snapshot.ErrDamaged) || !errors.Is(rerr, fs.ErrNotExist)):
+		case left == 0 && (!errors.Is(err, snapshot.ErrDamaged) || !strings.Contains(err.Error(), unlisted) || !errors.Is(rerr, fs.ErrNotExist)):
 			t.Errorf("none whole: %v; %d bytes, %v", err, len(got), rerr)
 		}
 	}
