@@ -15,10 +15,10 @@ const (
 	windowRecords = 1024      // records in flight; small ones would fill the bytes only with very many
 )
 
-// A window bounds the bytes in flight, of a publication or of all objects that are put, by
-// what the link takes within linger. With more on a slow one acknowledgements would come too
-// late, and so would what shares the link: heartbeats, answers and pings. It may be used
-// concurrently.
+// A window bounds the bytes in flight, of a publication or of all objects that are put, or
+// of all that are read, by what the link takes within linger. With more on a slow one
+// acknowledgements would come too late, and so would what shares the link: heartbeats, answers
+// and pings. It may be used concurrently.
 type window struct {
 	linger time.Duration
 	places *semaphore.Weighted // windowBytes of them, of which a byte takes as many as make the limit
@@ -26,7 +26,7 @@ type window struct {
 
 	mu       sync.Mutex
 	limit    int64         // bytes
-	quickest time.Duration // of the acknowledgements, as over a link with nothing on it
+	quickest time.Duration // of the answers, as over a link with nothing on it
 }
 
 func newWindow(linger time.Duration) *window {
@@ -58,7 +58,7 @@ func (w *window) leave(f flight) {
 	w.places.Release(f.places)
 }
 
-// arrived learns from an acknowledgement that took so long. What it took longer than the
+// arrived learns from an answer that took so long. What it took longer than the
 // quickest it has waited behind the rest.
 func (w *window) arrived(f flight, took time.Duration) {
 	w.mu.Lock()

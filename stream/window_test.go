@@ -200,14 +200,14 @@ func TestGetsOnASlowLink(t *testing.T) {
 // a large one, and others beside it, share a slow link.
 func TestPutTakesItsTime(t *testing.T) {
 	if testing.Short() {
-		t.Skip("1.3 s of a slow link")
+		t.Skip("2.6 s of a slow link")
 	}
 	t.Parallel()
 	srv, _ := startServer(t, ServerOptions{Listen: "127.0.0.1:0", MaxPayload: 64<<10 + headerRoom})
 	const pace, perTick = 20 * time.Millisecond, 32 << 10 // 1.6 MiB/s
 	o := connect(t, Options{URL: slowLink(t, srv.URL(), pace, perTick)}).Objects("app", 1)
-	o.patience, o.conn.parts = time.Second, newWindow(50*time.Millisecond)
-	if err := o.Put(testContext(t), "n", make([]byte, 2<<20)); err != nil {
+	o.patience, o.conn.parts = 2400*time.Millisecond, newWindow(50*time.Millisecond)
+	if err := o.Put(testContext(t), "n", make([]byte, 4<<20)); err != nil {
 		t.Error(err)
 	}
 }

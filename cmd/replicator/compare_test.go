@@ -155,7 +155,7 @@ func TestVerifyIsCancelled(t *testing.T) {
 // TestVerifyOfALateReplica: what the primary has frozen is asked for while the replica is on
 // its way there, however long that takes.
 func TestVerifyOfALateReplica(t *testing.T) {
-	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	d, app := startedDemo(ctx, t)
 	at, err := d.replica.node.Sync(ctx, demoDatabase, 0)
