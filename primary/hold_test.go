@@ -77,6 +77,7 @@ func TestResyncWaitsForTheStore(t *testing.T) {
 			}
 			store.set(nil, nil)
 			b.sync()
+			b.awaitSnapshot(1) // which is asked for by itself
 			after := b.p.Status()
 			if n := after.Totals.Transactions - before.Totals.Transactions; b.has(cdc.Break) || n != 3 {
 				t.Errorf("captured %d transactions in %v, want one for what was missed and two", n, b.kinds())

@@ -90,7 +90,7 @@ func TestChangeLogDiskInTrouble(t *testing.T) {
 				o.Capture.TurnoverBytes = 1 << 30 // started over while there is no pin it would need a resync
 			}
 			b.start()
-			b.awaitSnapshot(b.sync().LSN)
+			snap := b.awaitSnapshot(b.sync().LSN)
 			write := func() { b.exec("INSERT INTO t(v) VALUES(hex(randomblob(500)))") }
 			write()
 			before := b.sync()
@@ -128,6 +128,7 @@ func TestChangeLogDiskInTrouble(t *testing.T) {
 			close(heal)
 			write()
 			at := b.sync()
+			b.awaitSnapshot(snap.Position.LSN) // each opening of the change log asks what there is
 			if s := b.p.Status(); s.State != StateStreaming || s.Error != "" {
 				t.Errorf("healed: %+v", s)
 			}

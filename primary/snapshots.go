@@ -187,6 +187,7 @@ func (s *snapshotter) recall(ctx context.Context, log *wal.Log) (bool, error) {
 		return false, err
 	}
 	s.noteBreak(broken)
+	s.p.changed.notify() // of what snapshots there are
 	return true, nil
 }
 
