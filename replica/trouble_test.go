@@ -222,13 +222,8 @@ func TestDiskFullClearsByItself(t *testing.T) {
 // of room to take it over.
 func TestDiskFullInAReseed(t *testing.T) {
 	g := newRig(t, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t SELECT value, zeroblob(1000) FROM "+series(1, 100))
-	snap, restores := g.snapshot(), 0
-	restore := snap.Restore
-	snap.Restore = func(ctx context.Context, path string, progress func(int64)) error {
-		restores++
-		return restore(ctx, path, progress)
-	}
-	g.snaps.add(snap)
+	restores := 0
+	g.snaps.add(afterRestores(g.snapshot(), func() { restores++ }))
 	g.run()
 	g.step("INSERT INTO t VALUES(101, 'a record to catch up with')")
 	g.equal()
@@ -257,13 +252,8 @@ func TestDiskFullInAReseed(t *testing.T) {
 // caught up.
 func TestStreamAwayInAReseed(t *testing.T) {
 	g := newRig(t, "CREATE TABLE t(a)")
-	snap, restores := g.snapshot(), 0
-	restore := snap.Restore
-	snap.Restore = func(ctx context.Context, path string, progress func(int64)) error {
-		restores++
-		return restore(ctx, path, progress)
-	}
-	g.snaps.add(snap)
+	restores := 0
+	g.snaps.add(afterRestores(g.snapshot(), func() { restores++ }))
 	g.run()
 	g.step("INSERT INTO t VALUES('a record to catch up with')")
 	g.equal()
@@ -281,14 +271,8 @@ func TestStreamAwayInAReseed(t *testing.T) {
 // TestStopInAReseed: nor is it where the replica is stopped before it has taken it over.
 func TestStopInAReseed(t *testing.T) {
 	g := newRig(t, "CREATE TABLE t(a); INSERT INTO t VALUES(1)")
-	snap, restores := g.snapshot(), 0
-	restore, stop := snap.Restore, func() {}
-	snap.Restore = func(ctx context.Context, path string, progress func(int64)) error {
-		restores++
-		defer stop()
-		return restore(ctx, path, progress)
-	}
-	g.snaps.add(snap)
+	restores, stop := 0, func() {}
+	g.snaps.add(afterRestores(g.snapshot(), func() { restores++; stop() }))
 	g.run()
 	g.equal()
 	must(t, ignoreCanceled(g.stop()))
@@ -306,6 +290,16 @@ func TestStopInAReseed(t *testing.T) {
 	if restores != 2 {
 		t.Errorf("%d restores", restores)
 	}
+}
+
+// afterRestores is snap, and what happens after each time that it was restored.
+func afterRestores(snap Snapshot, after func()) Snapshot {
+	restore := snap.Restore
+	snap.Restore = func(ctx context.Context, path string, progress func(int64)) error {
+		defer after()
+		return restore(ctx, path, progress)
+	}
+	return snap
 }
 
 // A looked is snapshots, and what happens before each look at them.
